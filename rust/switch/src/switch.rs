@@ -1,0 +1,456 @@
+//! A room's switch: peers are plugged in and out, and every frame gets a verdict and its receivers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use softlan_wire::{EthernetFrame, IdentityError, Mac, PeerId};
+use thiserror::Error;
+
+use crate::counters::{Counters, DropReason};
+use crate::filters::Filters;
+use crate::limits::{Buckets, Class, Limits};
+use crate::table::{Heard, MacTable};
+
+/// How a switch behaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Which filters are on.
+    pub filters: Filters,
+    /// How long a learned station is remembered without a frame from it; 300 s by default, as in IEEE 802.1Q-2018, table 8-6.
+    pub mac_age: Duration,
+    /// How many learned stations are remembered at most; 4096 by default.
+    pub mac_cap: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { filters: Filters::default(), mac_age: Duration::from_secs(300), mac_cap: 4096 }
+    }
+}
+
+/// What a peer is in the room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// One machine, with the one address that is its own.
+    Client(Mac),
+    /// A LAN, with as many addresses as it likes, learned from its frames.
+    Gateway,
+}
+
+/// Where a frame goes, or why it does not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// To the one peer that has the destination.
+    Unicast,
+    /// To every peer but the sender.
+    Flood(FloodKind),
+    /// To nobody.
+    Dropped(DropReason),
+}
+
+/// Why a frame goes to everyone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FloodKind {
+    /// The destination is the broadcast address.
+    Broadcast,
+    /// The destination is a multicast address.
+    Multicast,
+    /// The destination is a station the switch does not know.
+    Unknown,
+}
+
+impl FloodKind {
+    /// A stable name for logs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Broadcast => "broadcast",
+            Self::Multicast => "multicast",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// Why a peer cannot be plugged in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum PlugError {
+    /// The id is in use.
+    #[error("peer {0} is plugged in already")]
+    PeerPresent(PeerId),
+    /// The room has a gateway.
+    #[error("the room has a gateway already, peer {0}")]
+    GatewayPresent(PeerId),
+    /// Another client has the address.
+    #[error("{mac} is the address of peer {owner}")]
+    MacTaken {
+        /// The address.
+        mac: Mac,
+        /// Who has it.
+        owner: PeerId,
+    },
+    /// No client can have the address.
+    #[error(transparent)]
+    Mac(#[from] IdentityError),
+}
+
+/// The switch of one room.
+#[derive(Debug)]
+pub struct Switch {
+    filters: Filters,
+    table: MacTable,
+    /// In ascending order, so that a peer is found by halving and a flood is two copies.
+    peers: Vec<PeerId>,
+    /// What belongs to the peer at the same place of `peers`.
+    members: Vec<Member>,
+}
+
+#[derive(Debug)]
+struct Member {
+    role: Role,
+    buckets: Buckets,
+    counters: Arc<Counters>,
+}
+
+impl Switch {
+    /// A switch without peers.
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            filters: settings.filters,
+            table: MacTable::new(settings.mac_age, settings.mac_cap),
+            peers: Vec::new(),
+            members: Vec::new(),
+        }
+    }
+
+    /// Plugs a peer in, its limits untouched so far. Gives the peer's counters, which the caller may keep and add to.
+    ///
+    /// # Errors
+    /// See [`PlugError`]; the switch is as it was.
+    pub fn plug(
+        &mut self,
+        now: Duration,
+        peer: PeerId,
+        role: Role,
+        limits: Limits,
+    ) -> Result<Arc<Counters>, PlugError> {
+        let Err(place) = self.peers.binary_search(&peer) else { return Err(PlugError::PeerPresent(peer)) };
+        match role {
+            Role::Client(mac) => {
+                mac.check_client_identity()?;
+                self.table.register(mac, peer).map_err(|owner| PlugError::MacTaken { mac, owner })?;
+            }
+            Role::Gateway => {
+                if let Some(present) = self.gateway() {
+                    return Err(PlugError::GatewayPresent(present));
+                }
+            }
+        }
+        let counters = Arc::new(Counters::default());
+        let member = Member { role, buckets: Buckets::new(now, limits), counters: Arc::clone(&counters) };
+        self.peers.insert(place, peer);
+        self.members.insert(place, member);
+        Ok(counters)
+    }
+
+    /// Plugs a peer out and forgets its addresses. Says whether it was there.
+    pub fn unplug(&mut self, peer: PeerId) -> bool {
+        let Ok(place) = self.peers.binary_search(&peer) else { return false };
+        self.peers.remove(place);
+        self.members.remove(place);
+        self.table.purge(peer);
+        true
+    }
+
+    /// The peers plugged in, in ascending order.
+    pub fn peers(&self) -> &[PeerId] {
+        &self.peers
+    }
+
+    /// What a peer is; `None` if it is not plugged in.
+    pub fn role(&self, peer: PeerId) -> Option<Role> {
+        let place = self.peers.binary_search(&peer).ok()?;
+        Some(self.members[place].role)
+    }
+
+    /// The peer that is the room's gateway.
+    pub fn gateway(&self) -> Option<PeerId> {
+        let place = self.members.iter().position(|member| member.role == Role::Gateway)?;
+        Some(self.peers[place])
+    }
+
+    /// The room's addresses.
+    pub const fn table(&self) -> &MacTable {
+        &self.table
+    }
+
+    /// Judges a frame from a peer and puts its receivers into `targets`, whose former content is gone.
+    ///
+    /// Counts the frame, and its drop, on the sender's counters: frames received are exactly those forwarded (a verdict
+    /// that is not `Dropped`) and those dropped here. What the receivers' queues then drop is theirs to count.
+    /// A frame from a peer that is not plugged in is [`DropReason::NotConnected`] and counted nowhere.
+    ///
+    /// Nothing is allocated, except that `targets` grows to the size of the room and the address table to that of the LAN.
+    pub fn forward(
+        &mut self,
+        now: Duration,
+        from: PeerId,
+        frame: &[u8],
+        targets: &mut Vec<PeerId>,
+    ) -> Verdict {
+        targets.clear();
+        let Ok(place) = self.peers.binary_search(&from) else {
+            return Verdict::Dropped(DropReason::NotConnected);
+        };
+        let verdict = self.decide(now, place, frame, targets);
+        let counters = &self.members[place].counters;
+        counters.add_received(1, frame.len() as u64);
+        if let Verdict::Dropped(reason) = verdict {
+            counters.add_drops(reason, 1);
+        }
+        verdict
+    }
+
+    /// The steps of `docs/protocol.md`, "What the relay does with a frame", in their order. `place` is the sender's.
+    #[inline]
+    fn decide(&mut self, now: Duration, place: usize, bytes: &[u8], targets: &mut Vec<PeerId>) -> Verdict {
+        let (from, member) = (self.peers[place], &mut self.members[place]);
+        let Ok(frame) = EthernetFrame::parse(bytes) else {
+            return Verdict::Dropped(DropReason::Runt);
+        };
+        if let Some(reason) = self.filters.judge_length(&frame, bytes.len()) {
+            return Verdict::Dropped(reason);
+        }
+        let (source, destination) = (frame.source(), frame.destination());
+        let control = self.filters.judge_destination(destination);
+        let source_fault = match member.role {
+            _ if source.is_group() || source.is_zero() => Some(DropReason::SourceInvalid),
+            Role::Client(own) => (source != own).then_some(DropReason::SourceForeign),
+            // What a neighbouring switch says for itself is not learned: it is no station that anyone sends to.
+            Role::Gateway if control.is_some() => {
+                self.table.registered(source).map(|_| DropReason::SourceForeign)
+            }
+            Role::Gateway => match self.table.hear(now, source, from) {
+                Heard::Registered(_) => Some(DropReason::SourceForeign),
+                // A full table is counted there; what is for the station floods as unknown.
+                Heard::Learned | Heard::Full => None,
+            },
+        };
+        let fault = source_fault
+            .filter(|_| self.filters.source_check)
+            .or(control)
+            .or_else(|| self.filters.judge_content(member.role, &frame));
+        if let Some(reason) = fault {
+            return Verdict::Dropped(reason);
+        }
+        let (class, verdict, target) = if destination.is_group() {
+            let kind = if destination.is_broadcast() { FloodKind::Broadcast } else { FloodKind::Multicast };
+            (Class::Group, Verdict::Flood(kind), None)
+        } else {
+            match self.table.find(now, destination) {
+                Some(target) if target == from => return Verdict::Dropped(DropReason::SamePort),
+                Some(target) => (Class::Unicast, Verdict::Unicast, Some(target)),
+                None => (Class::Unknown, Verdict::Flood(FloodKind::Unknown), None),
+            }
+        };
+        if let Some(reason) = member.buckets.judge(now, class, bytes.len() as u64) {
+            return Verdict::Dropped(reason);
+        }
+        match target {
+            Some(target) => targets.push(target),
+            None if self.peers.len() == 1 => return Verdict::Dropped(DropReason::NoTarget),
+            None => {
+                targets.extend_from_slice(&self.peers[..place]);
+                targets.extend_from_slice(&self.peers[place + 1..]);
+            }
+        }
+        verdict
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::Rate;
+
+    const NOW: Duration = Duration::from_secs(1000);
+    const ANN: Mac = Mac::from_bytes([2, 0, 0, 0, 0, 1]);
+    const BOB: Mac = Mac::from_bytes([2, 0, 0, 0, 0, 2]);
+    const PRINTER: Mac = Mac::from_bytes([0, 0x11, 0x22, 0x33, 0x44, 0x55]);
+    const NAS: Mac = Mac::from_bytes([0, 0x11, 0x22, 0x33, 0x44, 0x66]);
+    const MDNS: Mac = Mac::from_bytes([0x01, 0x00, 0x5e, 0, 0, 0xfb]);
+    const SPANNING_TREE: Mac = Mac::from_bytes([0x01, 0x80, 0xc2, 0, 0, 0]);
+
+    fn peer(value: u16) -> PeerId {
+        PeerId::new(value).unwrap()
+    }
+
+    /// Ann is peer 1, Bob 2, the gateway 3.
+    fn party(settings: Settings) -> Switch {
+        let mut switch = Switch::new(settings);
+        for (id, role) in [(3, Role::Gateway), (1, Role::Client(ANN)), (2, Role::Client(BOB))] {
+            switch.plug(NOW, peer(id), role, Limits::default()).unwrap();
+        }
+        switch
+    }
+
+    fn frame(source: Mac, destination: Mac) -> Vec<u8> {
+        let mut frame = [destination.bytes(), source.bytes()].concat();
+        frame.extend([0x08, 0x06]);
+        frame.resize(60, 0);
+        frame
+    }
+
+    /// Verdict and receivers of a frame.
+    fn sent(switch: &mut Switch, now: Duration, from: u16, bytes: &[u8]) -> (Verdict, Vec<u16>) {
+        // What was in the list before must not matter.
+        let mut targets = vec![peer(99)];
+        let verdict = switch.forward(now, peer(from), bytes, &mut targets);
+        (verdict, targets.into_iter().map(PeerId::value).collect())
+    }
+
+    fn dropped(reason: DropReason) -> (Verdict, Vec<u16>) {
+        (Verdict::Dropped(reason), vec![])
+    }
+
+    #[test]
+    fn unicast_goes_to_its_owner_and_the_rest_to_everyone_else() {
+        let mut switch = party(Settings::default());
+        let mut from = |from, source, destination| sent(&mut switch, NOW, from, &frame(source, destination));
+        assert_eq!(from(1, ANN, BOB), (Verdict::Unicast, vec![2]));
+        assert_eq!(from(1, ANN, Mac::BROADCAST), (Verdict::Flood(FloodKind::Broadcast), vec![2, 3]));
+        assert_eq!(from(2, BOB, MDNS), (Verdict::Flood(FloodKind::Multicast), vec![1, 3]));
+        assert_eq!(from(1, ANN, PRINTER), (Verdict::Flood(FloodKind::Unknown), vec![2, 3]));
+        assert_eq!(from(3, PRINTER, BOB), (Verdict::Unicast, vec![2]));
+        assert_eq!(from(1, ANN, PRINTER), (Verdict::Unicast, vec![3]));
+        assert_eq!(from(3, NAS, PRINTER), dropped(DropReason::SamePort));
+        assert_eq!(from(1, ANN, ANN), dropped(DropReason::SamePort));
+    }
+
+    #[test]
+    fn learned_stations_age_by_the_settings() {
+        let mut switch = party(Settings { mac_age: Duration::from_secs(10), ..Settings::default() });
+        sent(&mut switch, NOW, 3, &frame(PRINTER, ANN));
+        let to_printer = frame(ANN, PRINTER);
+        assert_eq!(sent(&mut switch, NOW + Duration::from_secs(10), 1, &to_printer).0, Verdict::Unicast);
+        let later = NOW + Duration::from_secs(11);
+        assert_eq!(sent(&mut switch, later, 1, &to_printer).0, Verdict::Flood(FloodKind::Unknown));
+        assert_eq!(sent(&mut switch, later, 1, &frame(ANN, BOB)).0, Verdict::Unicast);
+    }
+
+    #[test]
+    fn a_full_table_floods_and_counts() {
+        let mut switch = party(Settings { mac_cap: 1, ..Settings::default() });
+        sent(&mut switch, NOW, 3, &frame(PRINTER, ANN));
+        sent(&mut switch, NOW, 3, &frame(NAS, ANN));
+        assert_eq!(sent(&mut switch, NOW, 1, &frame(ANN, NAS)).0, Verdict::Flood(FloodKind::Unknown));
+        assert_eq!((switch.table().learned(), switch.table().refused()), (1, 1));
+    }
+
+    #[test]
+    fn sources_must_be_the_senders_own() {
+        let mut switch = party(Settings::default());
+        let mut from = |from, source| sent(&mut switch, NOW, from, &frame(source, Mac::BROADCAST));
+        assert_eq!(from(1, BOB), dropped(DropReason::SourceForeign));
+        assert_eq!(from(1, PRINTER), dropped(DropReason::SourceForeign));
+        assert_eq!(from(1, MDNS), dropped(DropReason::SourceInvalid));
+        assert_eq!(from(1, Mac::ZERO), dropped(DropReason::SourceInvalid));
+        assert_eq!(from(3, Mac::ZERO), dropped(DropReason::SourceInvalid));
+        assert_eq!(from(3, Mac::BROADCAST), dropped(DropReason::SourceInvalid));
+        assert_eq!(from(3, ANN), dropped(DropReason::SourceForeign));
+        assert_eq!(switch.table().learned(), 0);
+    }
+
+    #[test]
+    fn without_the_source_check_nothing_is_learned_that_should_not_be() {
+        let filters = Filters { source_check: false, ..Filters::default() };
+        let mut switch = party(Settings { filters, ..Settings::default() });
+        for (from, source) in [(1, PRINTER), (1, Mac::ZERO), (1, MDNS), (3, MDNS), (3, Mac::ZERO), (3, ANN)] {
+            let verdict = sent(&mut switch, NOW, from, &frame(source, Mac::BROADCAST)).0;
+            assert_eq!(verdict, Verdict::Flood(FloodKind::Broadcast));
+        }
+        assert_eq!(switch.table().learned(), 0);
+        assert_eq!(sent(&mut switch, NOW, 2, &frame(BOB, ANN)), (Verdict::Unicast, vec![1]));
+    }
+
+    #[test]
+    fn the_first_reason_in_the_protocols_order_counts() {
+        let mut switch = party(Settings::default());
+        let mut all_wrong = frame(Mac::ZERO, SPANNING_TREE);
+        all_wrong.resize(1519, 0);
+        let mut check =
+            |from, bytes: &[u8], reason| assert_eq!(sent(&mut switch, NOW, from, bytes), dropped(reason));
+        check(1, &all_wrong[..13], DropReason::Runt);
+        check(1, &[], DropReason::Runt);
+        check(1, &all_wrong, DropReason::Jumbo);
+        check(1, &all_wrong[..1518], DropReason::SourceInvalid);
+        check(3, &frame(Mac::ZERO, SPANNING_TREE), DropReason::SourceInvalid);
+        check(1, &frame(BOB, SPANNING_TREE), DropReason::SourceForeign);
+        check(3, &frame(BOB, SPANNING_TREE), DropReason::SourceForeign);
+        check(3, &frame(PRINTER, SPANNING_TREE), DropReason::SwitchControl);
+        let mut advertisement = frame(ANN, ANN);
+        advertisement[12..14].copy_from_slice(&[0x86, 0xdd]);
+        advertisement[20] = 58;
+        check(1, &advertisement, DropReason::RouterAdvertisement);
+        assert_eq!(switch.table().learned(), 0, "a neighbouring switch was learned");
+    }
+
+    #[test]
+    fn limits_hold_by_class_and_come_before_no_target() {
+        let tight = Some(Rate { bits_per_second: 8, burst_bytes: 60 });
+        let mut switch = Switch::new(Settings::default());
+        let limits = Limits { broadcast: tight, unknown: tight, total: None };
+        let counters = switch.plug(NOW, peer(1), Role::Client(ANN), limits).unwrap();
+        let mut from = |destination| sent(&mut switch, NOW, 1, &frame(ANN, destination)).0;
+        assert_eq!(from(MDNS), Verdict::Dropped(DropReason::NoTarget));
+        assert_eq!(from(Mac::BROADCAST), Verdict::Dropped(DropReason::LimitBroadcast));
+        assert_eq!(from(BOB), Verdict::Dropped(DropReason::NoTarget));
+        assert_eq!(from(BOB), Verdict::Dropped(DropReason::LimitUnknown));
+        switch.plug(NOW, peer(2), Role::Client(BOB), Limits { total: tight, ..Limits::default() }).unwrap();
+        let mut from =
+            |from, source, destination| sent(&mut switch, NOW, from, &frame(source, destination)).0;
+        for _ in 0..100 {
+            assert_eq!(from(1, ANN, BOB), Verdict::Unicast);
+        }
+        assert_eq!(from(2, BOB, ANN), Verdict::Unicast);
+        assert_eq!(from(2, BOB, ANN), Verdict::Dropped(DropReason::LimitTotal));
+        assert_eq!(counters.snapshot().drops_total(), 4);
+        assert_eq!(
+            (counters.snapshot().frames_received, counters.snapshot().bytes_received),
+            (104, 104 * 60)
+        );
+    }
+
+    #[test]
+    fn plugging_in_says_what_is_wrong_and_changes_nothing() {
+        let mut switch = party(Settings::default());
+        let mut plug = |id, role| switch.plug(NOW, peer(id), role, Limits::default()).map(|_| ());
+        assert_eq!(plug(1, Role::Client(PRINTER)), Err(PlugError::PeerPresent(peer(1))));
+        assert_eq!(plug(4, Role::Gateway), Err(PlugError::GatewayPresent(peer(3))));
+        assert_eq!(plug(4, Role::Client(ANN)), Err(PlugError::MacTaken { mac: ANN, owner: peer(1) }));
+        assert_eq!(plug(4, Role::Client(MDNS)), Err(PlugError::Mac(IdentityError::Group(MDNS))));
+        assert_eq!(switch.peers(), [peer(1), peer(2), peer(3)]);
+        assert_eq!((switch.gateway(), switch.role(peer(2))), (Some(peer(3)), Some(Role::Client(BOB))));
+    }
+
+    #[test]
+    fn plugging_out_forgets_the_peers_addresses() {
+        let mut switch = party(Settings::default());
+        sent(&mut switch, NOW, 3, &frame(PRINTER, ANN));
+        assert!(switch.unplug(peer(3)) && switch.unplug(peer(2)) && !switch.unplug(peer(2)));
+        assert_eq!(switch.table().learned(), 0);
+        assert_eq!(sent(&mut switch, NOW, 2, &frame(BOB, ANN)), dropped(DropReason::NotConnected));
+        assert_eq!(sent(&mut switch, NOW, 1, &frame(ANN, BOB)), dropped(DropReason::NoTarget));
+        assert!(switch.plug(NOW, peer(5), Role::Client(BOB), Limits::default()).is_ok());
+        assert!(switch.plug(NOW, peer(6), Role::Gateway, Limits::default()).is_ok());
+        assert_eq!(sent(&mut switch, NOW, 1, &frame(ANN, BOB)), (Verdict::Unicast, vec![5]));
+        assert_eq!(sent(&mut switch, NOW, 1, &frame(ANN, PRINTER)).1, [5, 6]);
+    }
+
+    #[test]
+    fn a_client_takes_its_address_over_from_the_lan() {
+        let mut switch = party(Settings::default());
+        sent(&mut switch, NOW, 3, &frame(PRINTER, ANN));
+        switch.plug(NOW, peer(4), Role::Client(PRINTER), Limits::default()).unwrap();
+        assert_eq!(sent(&mut switch, NOW, 1, &frame(ANN, PRINTER)), (Verdict::Unicast, vec![4]));
+        assert_eq!(sent(&mut switch, NOW, 3, &frame(PRINTER, ANN)), dropped(DropReason::SourceForeign));
+    }
+}

@@ -1,0 +1,283 @@
+//! Who has which MAC address: clients registered by their `hello`, stations of the LAN learned from the gateway's frames.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use softlan_wire::{Mac, PeerId};
+
+use crate::hash::FoldState;
+
+/// The addresses of a room.
+///
+/// Registered addresses stay until their peer is purged. Learned ones age, and are bounded in number. A registered
+/// address is never learned elsewhere, so the LAN cannot take a client's frames away.
+#[derive(Debug)]
+pub struct MacTable {
+    /// By [`Mac::packed`].
+    stations: HashMap<u64, Station, FoldState>,
+    age: Duration,
+    cap: usize,
+    learned: usize,
+    refused: u64,
+    /// No learned station is due before this, so a full table is not searched for old ones before it.
+    next_due: Duration,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Station {
+    peer: PeerId,
+    /// When it was last heard; `None` for a registered station, which does not age.
+    heard: Option<Duration>,
+}
+
+/// What came of hearing a station.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// The table has the station at the peer now.
+    Learned,
+    /// The address is registered by this peer: nothing was learned.
+    Registered(PeerId),
+    /// The table is full: nothing was learned.
+    Full,
+}
+
+impl MacTable {
+    /// An empty table that forgets learned stations not heard for more than `age` and keeps at most `cap` of them.
+    pub fn new(age: Duration, cap: usize) -> Self {
+        let stations = HashMap::with_hasher(FoldState::random());
+        Self { stations, age, cap, learned: 0, refused: 0, next_due: Duration::ZERO }
+    }
+
+    /// Gives an address to a client for good. A learned station with this address gives way.
+    ///
+    /// # Errors
+    /// The peer that has the address registered already.
+    pub fn register(&mut self, mac: Mac, peer: PeerId) -> Result<(), PeerId> {
+        if let Some(owner) = self.registered(mac) {
+            return Err(owner);
+        }
+        if self.stations.insert(mac.packed(), Station { peer, heard: None }).is_some() {
+            self.learned -= 1;
+        }
+        Ok(())
+    }
+
+    /// The peer that has registered the address.
+    #[inline]
+    pub fn registered(&self, mac: Mac) -> Option<PeerId> {
+        let station = self.stations.get(&mac.packed())?;
+        station.heard.is_none().then_some(station.peer)
+    }
+
+    /// Notes that a station was heard at `peer`: learns it, or refreshes it.
+    #[inline]
+    pub fn hear(&mut self, now: Duration, mac: Mac, peer: PeerId) -> Heard {
+        match self.stations.get_mut(&mac.packed()) {
+            Some(Station { peer, heard: None }) => Heard::Registered(*peer),
+            Some(station) => {
+                *station = Station { peer, heard: Some(now) };
+                Heard::Learned
+            }
+            None => self.learn(now, mac, peer),
+        }
+    }
+
+    /// Where frames for the address go, if that is known.
+    #[inline]
+    pub fn find(&self, now: Duration, mac: Mac) -> Option<PeerId> {
+        let station = self.stations.get(&mac.packed())?;
+        let is_old = station.heard.is_some_and(|heard| now.saturating_sub(heard) > self.age);
+        (!is_old).then_some(station.peer)
+    }
+
+    /// Forgets every station of a peer, registered and learned.
+    pub fn purge(&mut self, peer: PeerId) {
+        self.stations.retain(|_, station| station.peer != peer);
+        self.learned = self.stations.values().filter(|station| station.heard.is_some()).count();
+    }
+
+    /// How many learned stations the table holds; old ones count until they are swept out to make room.
+    pub const fn learned(&self) -> usize {
+        self.learned
+    }
+
+    /// How often a station was not learned because the table was full.
+    pub const fn refused(&self) -> u64 {
+        self.refused
+    }
+
+    #[cold]
+    fn learn(&mut self, now: Duration, mac: Mac, peer: PeerId) -> Heard {
+        if self.learned >= self.cap && now > self.next_due {
+            self.sweep(now);
+        }
+        if self.learned >= self.cap {
+            self.refused += 1;
+            return Heard::Full;
+        }
+        self.stations.insert(mac.packed(), Station { peer, heard: Some(now) });
+        self.learned += 1;
+        Heard::Learned
+    }
+
+    /// Drops the stations not heard for too long, and notes when the next one can be due: a flood of made-up addresses
+    /// must not make every frame search the whole table.
+    fn sweep(&mut self, now: Duration) {
+        let age = self.age;
+        let mut oldest = now;
+        self.stations.retain(|_, station| {
+            let Some(heard) = station.heard else { return true };
+            let is_kept = now.saturating_sub(heard) <= age;
+            if is_kept {
+                oldest = oldest.min(heard);
+            }
+            is_kept
+        });
+        self.learned = self.stations.values().filter(|station| station.heard.is_some()).count();
+        self.next_due = oldest.saturating_add(age);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const AGE: Duration = Duration::from_secs(300);
+
+    fn mac(last: u8) -> Mac {
+        Mac::from_bytes([2, 0, 0, 0, 0, last])
+    }
+
+    fn peer(value: u16) -> PeerId {
+        PeerId::new(value).unwrap()
+    }
+
+    fn at(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn registered_addresses_do_not_age_and_have_one_owner() {
+        let mut table = MacTable::new(AGE, 4);
+        assert_eq!(table.register(mac(1), peer(1)), Ok(()));
+        assert_eq!(table.register(mac(1), peer(2)), Err(peer(1)));
+        assert_eq!(table.find(Duration::MAX, mac(1)), Some(peer(1)));
+        assert_eq!(table.hear(at(0), mac(1), peer(2)), Heard::Registered(peer(1)));
+        assert_eq!(table.registered(mac(1)), Some(peer(1)));
+    }
+
+    #[test]
+    fn learned_addresses_age_unless_heard_again() {
+        let mut table = MacTable::new(AGE, 4);
+        assert_eq!(table.hear(at(0), mac(1), peer(1)), Heard::Learned);
+        assert_eq!(table.find(at(300), mac(1)), Some(peer(1)));
+        assert_eq!(table.find(at(301), mac(1)), None);
+        assert_eq!(table.hear(at(301), mac(1), peer(2)), Heard::Learned);
+        assert_eq!(table.find(at(601), mac(1)), Some(peer(2)));
+        assert_eq!((table.learned(), table.registered(mac(1))), (1, None));
+    }
+
+    #[test]
+    fn a_full_table_learns_again_when_old_ones_can_go() {
+        let mut table = MacTable::new(AGE, 2);
+        table.hear(at(0), mac(1), peer(1));
+        table.hear(at(100), mac(2), peer(1));
+        assert_eq!(table.hear(at(300), mac(3), peer(1)), Heard::Full);
+        assert_eq!((table.refused(), table.find(at(300), mac(3))), (1, None));
+        assert_eq!(table.hear(at(300), mac(2), peer(1)), Heard::Learned);
+        assert_eq!(table.hear(at(301), mac(3), peer(1)), Heard::Learned);
+        assert_eq!(table.hear(at(301), mac(4), peer(1)), Heard::Full);
+        assert_eq!((table.learned(), table.refused()), (2, 2));
+    }
+
+    #[test]
+    fn registering_takes_a_learned_address_over() {
+        let mut table = MacTable::new(AGE, 1);
+        table.hear(at(0), mac(1), peer(9));
+        assert_eq!(table.register(mac(1), peer(1)), Ok(()));
+        assert_eq!((table.learned(), table.find(at(0), mac(1))), (0, Some(peer(1))));
+        assert_eq!(table.hear(at(0), mac(2), peer(9)), Heard::Learned);
+    }
+
+    #[test]
+    fn a_purged_peer_leaves_nothing_behind() {
+        let mut table = MacTable::new(AGE, 4);
+        table.register(mac(1), peer(1)).unwrap();
+        table.hear(at(0), mac(2), peer(1));
+        table.hear(at(0), mac(3), peer(2));
+        table.purge(peer(1));
+        assert_eq!([1, 2, 3].map(|last| table.find(at(0), mac(last))), [None, None, Some(peer(2))]);
+        assert_eq!((table.learned(), table.register(mac(1), peer(3))), (1, Ok(())));
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Wait(u64),
+        Hear(u8, u16),
+        Register(u8, u16),
+        Purge(u16),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            2 => (0u64..40).prop_map(Step::Wait),
+            6 => (0u8..8, 1u16..4).prop_map(|(last, id)| Step::Hear(last, id)),
+            1 => (0u8..8, 1u16..4).prop_map(|(last, id)| Step::Register(last, id)),
+            1 => (1u16..4).prop_map(Step::Purge),
+        ]
+    }
+
+    proptest! {
+        /// The table against a list that is searched whole each time.
+        #[test]
+        fn agrees_with_a_plain_list(cap in 0usize..6, steps in proptest::collection::vec(step(), 0..150)) {
+            let age = at(60);
+            let mut table = MacTable::new(age, cap);
+            let mut list: Vec<(Mac, PeerId, Option<Duration>)> = Vec::new();
+            let mut now = at(0);
+            for step in steps {
+                match step {
+                    Step::Wait(seconds) => now += at(seconds),
+                    Step::Hear(last, id) => {
+                        let heard = table.hear(now, mac(last), peer(id));
+                        match list.iter_mut().find(|(known, ..)| *known == mac(last)) {
+                            Some((_, owner, None)) => prop_assert_eq!(heard, Heard::Registered(*owner)),
+                            Some(entry) => {
+                                *entry = (mac(last), peer(id), Some(now));
+                                prop_assert_eq!(heard, Heard::Learned);
+                            }
+                            None => {
+                                let learned = |list: &[(Mac, PeerId, Option<Duration>)]| list.iter().filter(|e| e.2.is_some()).count();
+                                if learned(&list) >= cap {
+                                    list.retain(|entry| entry.2.is_none_or(|heard| now - heard <= age));
+                                }
+                                let has_room = learned(&list) < cap;
+                                if has_room { list.push((mac(last), peer(id), Some(now))) }
+                                prop_assert_eq!(heard, if has_room { Heard::Learned } else { Heard::Full });
+                            }
+                        }
+                    }
+                    Step::Register(last, id) => {
+                        let owner = list.iter().find(|entry| entry.0 == mac(last) && entry.2.is_none()).map(|entry| entry.1);
+                        prop_assert_eq!(table.register(mac(last), peer(id)), owner.map_or(Ok(()), Err));
+                        if owner.is_none() {
+                            list.retain(|entry| entry.0 != mac(last));
+                            list.push((mac(last), peer(id), None));
+                        }
+                    }
+                    Step::Purge(id) => {
+                        table.purge(peer(id));
+                        list.retain(|entry| entry.1 != peer(id));
+                    }
+                }
+                prop_assert!(table.learned() <= cap);
+                for last in 0..8 {
+                    let expected = list.iter().find(|entry| entry.0 == mac(last) && entry.2.is_none_or(|heard| now - heard <= age));
+                    prop_assert_eq!(table.find(now, mac(last)), expected.map(|entry| entry.1));
+                }
+            }
+        }
+    }
+}
