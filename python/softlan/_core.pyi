@@ -1,0 +1,304 @@
+"""The Rust core: frames, connections, rooms and ports. Nothing here blocks the GIL, and no frame passes through Python.
+
+Durations are in seconds, sizes in bytes, rates in bits per second. Awaitables may be awaited from any asyncio loop.
+"""
+
+from collections.abc import Awaitable
+from typing import Literal, final
+
+__version__: str
+WIRE_VERSION: int
+HEADER_LEN: int
+FRAGMENT_HEADER_LEN: int
+MAX_FRAME_LEN: int
+MIN_TAP_MTU: int
+MAX_TAP_MTU: int
+MIN_DATAGRAM_BUDGET: int
+DROP_REASONS: tuple[str, ...]
+COUNTER_NAMES: tuple[str, ...]
+FILTER_NAMES: tuple[str, ...]
+
+class CoreError(Exception):
+    """A failure in the core; `args` are (kind, message), kind a short stable name such as `wrong-pin`."""
+
+# Wire -----------------------------------------------------------------------------------------------------------------
+
+@final
+class Mac:
+    """A 48-bit MAC address (IEEE 802). Text is `02:00:5e:10:00:01`; `-` separators and upper case are read as well.
+
+    Raises ValueError for any other text.
+    """
+
+    def __new__(cls, text: str) -> Mac: ...
+    @staticmethod
+    def from_bytes(data: bytes) -> Mac: ...
+    @staticmethod
+    def random_local() -> Mac:
+        """A random locally administered unicast address."""
+    def __bytes__(self) -> bytes: ...
+    def __hash__(self) -> int: ...
+    def __eq__(self, other: object, /) -> bool: ...
+    def __ne__(self, other: object, /) -> bool: ...
+    def __lt__(self, other: Mac, /) -> bool: ...
+    def __le__(self, other: Mac, /) -> bool: ...
+    def __gt__(self, other: Mac, /) -> bool: ...
+    def __ge__(self, other: Mac, /) -> bool: ...
+    @property
+    def is_group(self) -> bool: ...
+    @property
+    def is_locally_administered(self) -> bool: ...
+    def check_client_identity(self) -> None:
+        """Raise ValueError, saying why, if a client must not have this MAC (group address or zero)."""
+
+@final
+class EthernetFrame:
+    """An Ethernet header, tags included. `tags` holds (TPID, TCI), outermost first."""
+
+    @staticmethod
+    def parse(data: bytes) -> EthernetFrame:
+        """Raise ValueError for fewer than 14 bytes."""
+    @property
+    def destination(self) -> Mac: ...
+    @property
+    def source(self) -> Mac: ...
+    @property
+    def tags(self) -> list[tuple[int, int]]: ...
+    @property
+    def ethertype(self) -> int: ...
+    @property
+    def payload(self) -> bytes: ...
+
+@final
+class Datagram:
+    """A decoded overlay datagram. `frame_id` is None for a whole frame; else `frame` is part `index` of 0 to `last`."""
+
+    @property
+    def peer_id(self) -> int: ...
+    @property
+    def frame(self) -> bytes: ...
+    @property
+    def frame_id(self) -> int | None: ...
+    @property
+    def index(self) -> int: ...
+    @property
+    def last(self) -> int: ...
+
+@final
+class Reassembler:
+    """Puts fragments together, with the protocol's bounds."""
+
+    def __new__(cls) -> Reassembler: ...
+    def push(self, now: float, datagram: bytes) -> bytes | None:
+        """Give the frame a datagram completes, if it does. Raise CoreError for a malformed one."""
+
+def decode_datagram(data: bytes) -> Datagram:
+    """Raise CoreError, kind being the reason, for a malformed datagram."""
+
+def encode_frame(peer_id: int, frame: bytes) -> bytes: ...
+def encode_fragments(peer_id: int, frame_id: int, frame: bytes, datagram_size: int) -> list[bytes]: ...
+def tap_mtu_for_datagram(datagram_size: int) -> int: ...
+def datagram_for_tap_mtu(mtu: int) -> int: ...
+def room_tap_mtu(first_budget: int, configured: int) -> int: ...
+
+# Link -----------------------------------------------------------------------------------------------------------------
+
+@final
+class TransportSettings:
+    """QUIC settings. Raises ValueError for a value out of range."""
+
+    def __new__(
+        cls,
+        *,
+        idle_timeout: float = 2.5,
+        keep_alive: float | None = None,
+        max_udp_payload: int = 1472,
+        congestion: Literal["cubic", "bbr"] = "cubic",
+    ) -> TransportSettings: ...
+
+@final
+class Endpoint:
+    """A UDP socket that speaks QUIC, with a data plane thread of its own."""
+
+    @staticmethod
+    def server(
+        listen: str, certificate_chain: list[bytes], private_key: bytes, transport: TransportSettings
+    ) -> Endpoint:
+        """Listen on `IP:PORT`; chain (leaf first) and key in DER. Raise CoreError."""
+    @staticmethod
+    def client(local: str, transport: TransportSettings) -> Endpoint:
+        """Bind to `IP:PORT`, usually the unspecified address and port 0. Raise CoreError."""
+    @property
+    def local_address(self) -> str: ...
+    def replace_certificate(self, certificate_chain: list[bytes], private_key: bytes) -> None:
+        """Use another certificate for new connections. Raise CoreError; the former one then stays."""
+    def accept(self) -> Awaitable[Connection | None]:
+        """Wait for the next peer whose handshake is done; None once closed."""
+    def connect(
+        self, address: str, server_name: str, roots: list[bytes], *, timeout: float
+    ) -> Awaitable[Connection]:
+        """Connect to `IP:PORT`, trusting the DER certificates in `roots`.
+
+        Raise CoreError of kind wrong-pin, wrong-name, expired, no-common-protocol, timed-out, no-datagrams, ...
+        """
+    def close(self, code: int, reason: str, *, timeout: float = 0.5) -> Awaitable[None]:
+        """Close all connections, and wait until the peers know."""
+    def stop(self) -> None:
+        """Stop the data plane's thread."""
+
+@final
+class CloseReason:
+    """How a connection ended; `kind` is peer, local, timed-out, reset or transport, `code` the peer's close code."""
+
+    @property
+    def kind(self) -> str: ...
+    @property
+    def code(self) -> int | None: ...
+    @property
+    def reason(self) -> str: ...
+
+@final
+class Connection:
+    """One QUIC connection, seen from the control plane."""
+
+    @property
+    def id(self) -> int: ...
+    @property
+    def remote_address(self) -> str: ...
+    @property
+    def rtt(self) -> float: ...
+    @property
+    def max_datagram_size(self) -> int | None: ...
+    def settled_datagram_budget(self, *, timeout: float) -> Awaitable[int]:
+        """Wait until path MTU discovery has settled, `timeout` at most; give the largest datagram payload."""
+    def open_control(self) -> Awaitable[None]: ...
+    def accept_control(self) -> Awaitable[None]: ...
+    def read_control(self, limit: int) -> Awaitable[bytes]:
+        """Read 1 to `limit` bytes; b"" at the end of the stream. Raise CoreError when the connection ended."""
+    def write_control(self, data: bytes) -> Awaitable[None]: ...
+    def finish_control(self, *, timeout: float = 0.5) -> Awaitable[None]:
+        """End our side of the control stream and wait until the peer has all of it, `timeout` at most."""
+    def close(self, code: int, reason: str) -> None: ...
+    def closed(self) -> Awaitable[CloseReason]: ...
+
+# Relay ----------------------------------------------------------------------------------------------------------------
+
+@final
+class FrameRecord:
+    """What was decided about one frame. `action` is unicast, broadcast, multicast, unknown, to-relay, to-port or drop."""
+
+    @property
+    def time(self) -> float: ...
+    @property
+    def room(self) -> str: ...
+    @property
+    def peer(self) -> int | None: ...
+    @property
+    def source(self) -> str | None: ...
+    @property
+    def destination(self) -> str | None: ...
+    @property
+    def ethertype(self) -> int | None: ...
+    @property
+    def length(self) -> int: ...
+    @property
+    def action(self) -> str: ...
+    @property
+    def drop_reason(self) -> str | None: ...
+    @property
+    def targets(self) -> int: ...
+
+@final
+class FrameLog:
+    """A bounded log of frames. Raises ValueError for an unknown mode."""
+
+    def __new__(cls, mode: str = "off", *, sample: int = 100) -> FrameLog: ...
+    def next_batch(self) -> Awaitable[tuple[list[FrameRecord], int]]:
+        """Wait for records; give them and the number of those lost because nobody read."""
+
+@final
+class PluggedPeer:
+    """A peer in a room."""
+
+    def counters(self) -> dict[str, int]:
+        """Count what was received from the peer, sent to it and dropped."""
+    def unplug(self) -> None: ...
+
+@final
+class Room:
+    """A switch. `filters_off` names filters not to apply (FILTER_NAMES)."""
+
+    def __new__(
+        cls,
+        name: str,
+        frame_log: FrameLog,
+        *,
+        filters_off: list[str] = ...,
+        mac_age: float = 300.0,
+        mac_capacity: int = 4096,
+    ) -> Room: ...
+    def plug(
+        self,
+        endpoint: Endpoint,
+        connection: Connection,
+        peer_id: int,
+        *,
+        mac: Mac | None,
+        takes_fragments: bool = True,
+        limit_total: int | None = None,
+        limit_broadcast: int | None = None,
+        limit_unknown: int | None = None,
+        malformed_limit: int = 64,
+        malformed_code: int,
+        malformed_reason: str,
+    ) -> PluggedPeer:
+        """Forward the peer's frames from now on. Limits are in bits per second; `mac` None means gateway.
+
+        Raise CoreError of kind plug if the id or MAC is in the room already.
+        """
+
+# Ports ----------------------------------------------------------------------------------------------------------------
+
+@final
+class TapDevice:
+    """A virtual adapter, gone when closed. Linux."""
+
+    @staticmethod
+    def create(name: str | None, mac: Mac, mtu: int) -> TapDevice:
+        """Create it and bring it up. Raise CoreError of kind no-privilege, no-tun-device, name-taken, ..."""
+    @property
+    def name(self) -> str: ...
+    @property
+    def index(self) -> int: ...
+    def close(self) -> None: ...
+
+@final
+class PacketSocket:
+    """An existing interface through AF_PACKET. Linux. The kernel ends promiscuous mode with the socket."""
+
+    @staticmethod
+    def open(interface: str, *, promiscuous: bool = True) -> PacketSocket:
+        """Raise CoreError of kind interface-missing, interface-down, not-ethernet, no-privilege, ..."""
+    def close(self) -> None: ...
+
+@final
+class Bridge:
+    """Carries frames between a device, which it takes, and whatever connection is attached."""
+
+    @staticmethod
+    def start(
+        endpoint: Endpoint,
+        device: TapDevice | PacketSocket,
+        frame_log: FrameLog,
+        *,
+        gateway: bool = False,
+        cam_refresh: float | None = None,
+    ) -> Bridge: ...
+    def attach(self, connection: Connection, peer_id: int) -> None: ...
+    def detach(self) -> None: ...
+    def add_remote(self, mac: Mac) -> None: ...
+    def remove_remote(self, mac: Mac) -> None: ...
+    def counters(self) -> dict[str, int]: ...
+    def failed(self) -> Awaitable[str]:
+        """Wait until the device failed for good; give the reason."""
+    def close(self) -> None: ...

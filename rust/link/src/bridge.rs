@@ -1,0 +1,308 @@
+//! The bridge's loop: frames between a port of this machine and the relay.
+//!
+//! The port outlives connections: while there is none, what the machine sends is dropped and counted, and the next connection is
+//! attached to the same port, so that a player's adapter stays up through a reconnect.
+
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use softlan_port::{AnyPort, FrameBatch, Port, PortError};
+use softlan_switch::{Counters, DropReason};
+use softlan_wire::{EthernetFrame, HEADER_LEN, Mac, PeerId, write_header};
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::cable::{Cable, Clock, Inbound, Received};
+use crate::cam::{CamRefresher, refresh_frame};
+use crate::connection::Connection;
+use crate::frame_log::{FrameAction, FrameLog};
+use crate::plane::DataPlane;
+
+/// Frames from the tunnel handed to the port in one call, so that segments of a flow can be joined.
+const BATCH: usize = 64;
+/// Spacing of refresh frames on the LAN.
+const REFRESH_SPACING: Duration = Duration::from_millis(100);
+
+/// What kind of bridge it is.
+#[derive(Debug, Clone, Default)]
+pub struct BridgeOptions {
+    /// A gateway: its port is a LAN, of which only what concerns the room may leave.
+    pub gateway: Option<GatewayOptions>,
+}
+
+/// The gateway's part of a bridge.
+#[derive(Debug, Clone, Default)]
+pub struct GatewayOptions {
+    /// How long a remote MAC may be quiet on the LAN before it is refreshed; `None`: never.
+    pub cam_refresh: Option<Duration>,
+}
+
+/// A port and, from time to time, a relay. Dropping it closes the port.
+#[derive(Debug)]
+pub struct Bridge {
+    shared: Arc<Shared>,
+    tasks: Vec<AbortHandle>,
+    plane: tokio::runtime::Handle,
+    failed: watch::Receiver<Option<String>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    port: AnyPort,
+    clock: Clock,
+    counters: Arc<Counters>,
+    log: Arc<FrameLog>,
+    room: Arc<str>,
+    link: Mutex<Option<Attached>>,
+    /// Remote MACs; `None` on a client, whose port is one player's and not a LAN.
+    remotes: Option<Mutex<CamRefresher>>,
+}
+
+#[derive(Debug)]
+struct Attached {
+    cable: Arc<Cable>,
+    peer: PeerId,
+    tasks: [AbortHandle; 2],
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+impl Bridge {
+    /// Starts carrying frames of `port` on `plane`. Until [`attach`](Self::attach) they are dropped.
+    pub fn start(plane: &DataPlane, port: AnyPort, options: BridgeOptions, log: Arc<FrameLog>) -> Self {
+        let remotes = options.gateway.map(|g| Mutex::new(CamRefresher::new(g.cam_refresh)));
+        let is_gateway = remotes.is_some();
+        let shared = Arc::new(Shared {
+            port,
+            clock: Clock::default(),
+            counters: Arc::default(),
+            log,
+            room: "".into(),
+            link: Mutex::new(None),
+            remotes,
+        });
+        let (failure, failed) = watch::channel(None);
+        let plane = plane.handle().clone();
+        let mut tasks = vec![plane.spawn(shared.clone().uplink(failure)).abort_handle()];
+        if is_gateway {
+            tasks.push(plane.spawn(shared.clone().refresh()).abort_handle());
+        }
+        Self { shared, tasks, plane, failed }
+    }
+
+    /// What went over the tunnel and what was dropped, over all connections.
+    pub fn counters(&self) -> &Arc<Counters> {
+        &self.shared.counters
+    }
+
+    /// Carries frames over `connection` as `peer` from now on, in place of any former connection.
+    pub fn attach(&self, connection: &Connection, peer: PeerId) {
+        let shared = &self.shared;
+        // Every relay understands fragments: the protocol asks it of relays.
+        let cable = Cable::new(connection, true, shared.counters.clone(), shared.clock);
+        let pump = self.plane.spawn(cable.clone().pump()).abort_handle();
+        let downlink = self.plane.spawn(shared.clone().downlink(connection.quic().clone())).abort_handle();
+        *shared.link() = Some(Attached { cable, peer, tasks: [pump, downlink] });
+    }
+
+    /// Stops using the present connection; the port stays open.
+    pub fn detach(&self) {
+        *self.shared.link() = None;
+        if let Some(mut remotes) = self.shared.remotes() {
+            remotes.clear();
+        }
+    }
+
+    /// Gateways: a client with this MAC is in the room.
+    pub fn add_remote(&self, mac: Mac) {
+        if let Some(mut remotes) = self.shared.remotes() {
+            remotes.add(mac);
+        }
+    }
+
+    /// Gateways: the client with this MAC has left.
+    pub fn remove_remote(&self, mac: Mac) {
+        if let Some(mut remotes) = self.shared.remotes() {
+            remotes.remove(mac);
+        }
+    }
+
+    /// Waits until the port has failed for good, and says why.
+    pub async fn failed(&self) -> String {
+        let mut failed = self.failed.clone();
+        match failed.wait_for(Option::is_some).await {
+            Ok(reason) => reason.clone().unwrap_or_default(),
+            Err(_closed) => "the bridge was closed".into(),
+        }
+    }
+
+    /// Stops, and gives up the port.
+    pub fn close(&self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+        self.detach();
+    }
+}
+
+impl Drop for Bridge {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Shared {
+    fn link(&self) -> MutexGuard<'_, Option<Attached>> {
+        // Held for plain reads and writes only.
+        self.link.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn remotes(&self) -> Option<MutexGuard<'_, CamRefresher>> {
+        Some(self.remotes.as_ref()?.lock().unwrap_or_else(|poisoned| poisoned.into_inner()))
+    }
+
+    /// From the port to the relay.
+    async fn uplink(self: Arc<Self>, failure: watch::Sender<Option<String>>) {
+        let mut batch = FrameBatch::new(HEADER_LEN);
+        loop {
+            if let Err(error) = self.port.recv(&mut batch).await {
+                // Fails only when the receiver is gone, and then nobody asks.
+                let _ = failure.send(Some(error.to_string()));
+                return;
+            }
+            let link = self.link().as_ref().map(|link| (link.cable.clone(), link.peer));
+            let now = self.clock.now();
+            for datagram in batch.drain() {
+                self.send_up(now, link.as_ref(), datagram);
+            }
+            // A LAN that never pauses must not keep the other tasks of this thread waiting.
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn send_up(&self, now: Duration, link: Option<&(Arc<Cable>, PeerId)>, mut datagram: BytesMut) {
+        let drop_reason = if !self.concerns_the_room(&datagram[HEADER_LEN..]) {
+            Some(DropReason::NotForRoom)
+        } else if link.is_none() {
+            Some(DropReason::NotConnected)
+        } else {
+            None
+        };
+        let wanted = self.log.wants(drop_reason.is_some());
+        if wanted {
+            let action = drop_reason.map_or(FrameAction::Passed("to-relay"), FrameAction::Dropped);
+            let targets = usize::from(drop_reason.is_none());
+            self.log.record(&self.room, link.map(|l| l.1), &datagram[HEADER_LEN..], action, targets);
+        }
+        match (drop_reason, link) {
+            (None, Some((cable, peer))) => {
+                let (header, _) = datagram.split_at_mut(HEADER_LEN);
+                if let Ok(header) = header.try_into() {
+                    write_header(header, *peer);
+                }
+                cable.send(now, datagram.freeze());
+            }
+            (reason, _) => self.counters.add_drops(reason.unwrap_or(DropReason::NotConnected), 1),
+        }
+    }
+
+    /// A gateway hears its whole LAN. Unicast goes up only to a MAC of the room: what two LAN hosts say to each other is theirs.
+    fn concerns_the_room(&self, frame: &[u8]) -> bool {
+        let Some(remotes) = self.remotes() else { return true };
+        match EthernetFrame::parse(frame) {
+            Ok(frame) => frame.destination().is_group() || remotes.contains(frame.destination()),
+            Err(_runt) => false,
+        }
+    }
+
+    /// From the relay to the port.
+    async fn downlink(self: Arc<Self>, quic: quinn::Connection) {
+        let mut inbound = Inbound::new(None, self.counters.clone());
+        let mut frames: Vec<Received> = Vec::with_capacity(BATCH);
+        while let Ok(first) = quic.read_datagram().await {
+            let now = self.clock.now();
+            self.take_down(&mut inbound, now, first, &mut frames);
+            while frames.len() < BATCH {
+                match poll_once(quic.read_datagram()).await {
+                    Some(Ok(next)) => self.take_down(&mut inbound, now, next, &mut frames),
+                    _ => break,
+                }
+            }
+            self.deliver(now, &mut frames);
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn take_down(&self, inbound: &mut Inbound, now: Duration, datagram: bytes::Bytes, frames: &mut Vec<Received>) {
+        match inbound.accept(now, datagram) {
+            Ok(Some(received)) => frames.push(received),
+            Ok(None) => {}
+            Err(_malformed) => self.counters.add_drops(DropReason::Malformed, 1),
+        }
+    }
+
+    fn deliver(&self, now: Duration, frames: &mut Vec<Received>) {
+        if frames.is_empty() {
+            return;
+        }
+        let bytes: usize = frames.iter().map(|f| f.frame().len()).sum();
+        self.counters.add_received(frames.len() as u64, bytes as u64);
+        if let Some(mut remotes) = self.remotes() {
+            for received in frames.iter() {
+                if let Ok(frame) = EthernetFrame::parse(received.frame()) {
+                    remotes.seen(frame.source(), now);
+                }
+            }
+        }
+        for received in frames.iter() {
+            if self.log.wants(false) {
+                let action = FrameAction::Passed("to-port");
+                self.log.record(&self.room, Some(received.peer), received.frame(), action, 1);
+            }
+        }
+        match self.port.send(frames.iter().map(Received::frame)) {
+            Ok(outcome) => {
+                self.counters.add_drops(DropReason::PortFull, outcome.refused as u64);
+                self.counters.add_drops(DropReason::PortError, outcome.failed as u64);
+            }
+            Err(_) => self.counters.add_drops(DropReason::PortError, frames.len() as u64),
+        }
+        frames.clear();
+    }
+
+    /// Gateways: speaks for quiet remote MACs while connected.
+    async fn refresh(self: Arc<Self>) {
+        let mut tick = interval(REFRESH_SPACING);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            if self.link().is_none() {
+                continue;
+            }
+            let due = self.remotes().and_then(|mut remotes| remotes.due(self.clock.now()));
+            if let Some(mac) = due {
+                let frame = refresh_frame(mac);
+                // A refusal is no loss: the MAC comes round again.
+                let _: Result<_, PortError> = self.port.send([&frame[..]]);
+            }
+        }
+    }
+}
+
+/// What a future gives if it is ready now.
+async fn poll_once<F: Future>(future: F) -> Option<F::Output> {
+    let mut future = std::pin::pin!(future);
+    std::future::poll_fn(|context| match future.as_mut().poll(context) {
+        std::task::Poll::Ready(output) => std::task::Poll::Ready(Some(output)),
+        std::task::Poll::Pending => std::task::Poll::Ready(None),
+    })
+    .await
+}

@@ -1,0 +1,27 @@
+//! QUIC connections as the cables of the switch.
+//!
+//! The crate owns everything that happens between a UDP socket and a frame: endpoint set-up ([`endpoint`], [`transport`], [`tls`]),
+//! the control stream ([`connection`]), the frame-carrying half of a connection ([`cable`], [`queue`]), and the two loops that
+//! move frames: the relay's ([`relay`]) and the bridge's between a port and the relay ([`bridge`]). What may join, and under what
+//! limits, is decided above it.
+
+pub mod bridge;
+pub mod cable;
+pub mod cam;
+pub mod connection;
+pub mod endpoint;
+pub mod error;
+pub mod frame_log;
+pub mod plane;
+pub mod queue;
+pub mod relay;
+pub mod tls;
+pub mod transport;
+
+pub use bridge::{Bridge, BridgeOptions};
+pub use connection::{CloseReason, Connection};
+pub use endpoint::Endpoint;
+pub use error::LinkError;
+pub use frame_log::{FrameLog, FrameLogMode, FrameRecord};
+pub use relay::{PeerOptions, PluggedPeer, Room};
+pub use transport::{Congestion, TransportSettings};

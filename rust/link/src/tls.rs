@@ -1,0 +1,142 @@
+//! Who we trust and who we are: TLS 1.3 configurations for both ends, and a verifier that remembers why it said no.
+
+use std::sync::{Arc, Mutex};
+
+use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{CertificateError, DigitallySignedStruct, RootCertStore, SignatureScheme};
+
+use crate::error::LinkError;
+
+/// The ALPN identifier (RFC 7301) of protocol version 1.
+pub const ALPN: &[u8] = b"softlan/1";
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+/// The relay's side: a certificate chain (leaf first, DER) and its private key (PKCS#8, SEC1 or PKCS#1 DER).
+///
+/// # Errors
+/// [`LinkError::BadCertificate`] when chain and key do not make a server.
+pub fn server_config(chain: Vec<Vec<u8>>, key: &[u8]) -> Result<QuicServerConfig, LinkError> {
+    let bad = |e: &dyn std::fmt::Display| LinkError::BadCertificate(e.to_string());
+    let key = PrivateKeyDer::try_from(key).map_err(|e| bad(&e))?.clone_key();
+    let chain = chain.into_iter().map(CertificateDer::from).collect();
+    let mut tls = rustls::ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(|e| bad(&e))?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .map_err(|e| bad(&e))?;
+    tls.alpn_protocols = vec![ALPN.to_vec()];
+    // A peer's hello must not be replayed: no 0-RTT.
+    tls.max_early_data_size = 0;
+    QuicServerConfig::try_from(tls).map_err(|e| bad(&e))
+}
+
+/// The joining side: trusts exactly `roots` (DER), each a pinned relay certificate or an authority's.
+///
+/// # Errors
+/// [`LinkError::BadCertificate`] when no certificate is given or one cannot be parsed.
+pub fn client_config(roots: &[Vec<u8>]) -> Result<(QuicClientConfig, Verdict), LinkError> {
+    let bad = |e: &dyn std::fmt::Display| LinkError::BadCertificate(e.to_string());
+    let mut store = RootCertStore::empty();
+    for root in roots {
+        store.add(CertificateDer::from(root.as_slice())).map_err(|e| bad(&e))?;
+    }
+    let inner = WebPkiServerVerifier::builder_with_provider(Arc::new(store), provider())
+        .build()
+        .map_err(|e| bad(&e))?;
+    let verdict = Verdict::default();
+    let verifier = RememberingVerifier { inner, verdict: verdict.clone() };
+    let mut tls = rustls::ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(|e| bad(&e))?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_no_client_auth();
+    tls.alpn_protocols = vec![ALPN.to_vec()];
+    Ok((QuicClientConfig::try_from(tls).map_err(|e| bad(&e))?, verdict))
+}
+
+/// Why certificate verification failed, if it did. QUIC only reports an alert number; players deserve the reason.
+#[derive(Debug, Clone, Default)]
+pub struct Verdict(Arc<Mutex<Option<rustls::Error>>>);
+
+impl Verdict {
+    fn remember(&self, error: &rustls::Error) {
+        *self.0.lock().unwrap_or_else(|p| p.into_inner()) = Some(error.clone());
+    }
+
+    /// Turns `error` into the trust failure that caused it, where there was one.
+    pub(crate) fn explain(&self, error: LinkError) -> LinkError {
+        let remembered = self.0.lock().unwrap_or_else(|p| p.into_inner()).take();
+        match remembered {
+            Some(cause) => trust_error(&cause),
+            None => error,
+        }
+    }
+}
+
+fn trust_error(error: &rustls::Error) -> LinkError {
+    use CertificateError as E;
+    match error {
+        rustls::Error::InvalidCertificate(e) => match e {
+            E::NotValidForName | E::NotValidForNameContext { .. } => LinkError::WrongName(e.to_string()),
+            E::Expired | E::ExpiredContext { .. } | E::NotValidYet | E::NotValidYetContext { .. } => {
+                LinkError::Expired(e.to_string())
+            }
+            // A new key under the old subject fails on the signature, a new subject on the issuer: both are another relay.
+            other => LinkError::WrongPin(other.to_string()),
+        },
+        other => LinkError::Transport(other.to_string()),
+    }
+}
+
+/// The standard verification of rustls and webpki, names included; it only writes down the failure on its way out.
+#[derive(Debug)]
+struct RememberingVerifier {
+    inner: Arc<WebPkiServerVerifier>,
+    verdict: Verdict,
+}
+
+impl ServerCertVerifier for RememberingVerifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        self.inner
+            .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+            .inspect_err(|error| self.verdict.remember(error))
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.inner.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.inner.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.inner.supported_verify_schemes()
+    }
+}
