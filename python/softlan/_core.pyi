@@ -6,6 +6,42 @@ Durations are in seconds, sizes in bytes, rates in bits per second. Awaitables m
 from collections.abc import Awaitable
 from typing import Literal, final
 
+__all__ = [
+    "COUNTER_NAMES",
+    "DROP_REASONS",
+    "FILTER_NAMES",
+    "FRAGMENT_HEADER_LEN",
+    "HEADER_LEN",
+    "MAX_FRAME_LEN",
+    "MAX_TAP_MTU",
+    "MIN_DATAGRAM_BUDGET",
+    "MIN_TAP_MTU",
+    "WIRE_VERSION",
+    "Bridge",
+    "CloseReason",
+    "Connection",
+    "CoreError",
+    "Datagram",
+    "Endpoint",
+    "EthernetFrame",
+    "FrameLog",
+    "FrameRecord",
+    "Mac",
+    "PacketSocket",
+    "PluggedPeer",
+    "Reassembler",
+    "Room",
+    "TapDevice",
+    "TransportSettings",
+    "__version__",
+    "datagram_for_tap_mtu",
+    "decode_datagram",
+    "encode_fragments",
+    "encode_frame",
+    "room_tap_mtu",
+    "tap_mtu_for_datagram",
+]
+
 __version__: str
 WIRE_VERSION: int
 HEADER_LEN: int
@@ -171,6 +207,8 @@ class Connection:
     def max_datagram_size(self) -> int | None: ...
     def settled_datagram_budget(self, *, timeout: float) -> Awaitable[int]:
         """Wait until path MTU discovery has settled, `timeout` at most; give the largest datagram payload."""
+    def silence(self, limit: float) -> Awaitable[None]:
+        """Wait until nothing has arrived for `limit` seconds, or the connection has ended."""
     def open_control(self) -> Awaitable[None]: ...
     def accept_control(self) -> Awaitable[None]: ...
     def read_control(self, limit: int) -> Awaitable[bytes]:

@@ -241,7 +241,13 @@ impl Shared {
         }
     }
 
-    fn take_down(&self, inbound: &mut Inbound, now: Duration, datagram: bytes::Bytes, frames: &mut Vec<Received>) {
+    fn take_down(
+        &self,
+        inbound: &mut Inbound,
+        now: Duration,
+        datagram: bytes::Bytes,
+        frames: &mut Vec<Received>,
+    ) {
         match inbound.accept(now, datagram) {
             Ok(Some(received)) => frames.push(received),
             Ok(None) => {}

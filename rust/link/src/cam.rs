@@ -149,6 +149,9 @@ mod tests {
     #[test]
     fn the_refresh_frame_comes_from_the_remote_mac() {
         let frame = refresh_frame(mac(7));
-        assert_eq!((&frame[..6], &frame[6..12], &frame[12..14]), (&[0xff; 6][..], &mac(7).bytes()[..], &[0x80, 0x35][..]));
+        assert_eq!(
+            (&frame[..6], &frame[6..12], &frame[12..14]),
+            (&[0xff; 6][..], &mac(7).bytes()[..], &[0x80, 0x35][..])
+        );
     }
 }

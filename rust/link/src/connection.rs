@@ -118,6 +118,20 @@ impl Connection {
         self.quic.max_datagram_size().ok_or(LinkError::NoDatagrams)
     }
 
+    /// Waits until nothing has arrived for `limit`, or the connection has ended. Peers keep connections alive, so silence means trouble
+    /// well before the idle timeout is sure of it.
+    pub async fn silence(&self, limit: Duration) {
+        let arrived = || self.quic.stats().udp_rx.datagrams;
+        let (mut last, mut since) = (arrived(), Instant::now());
+        while self.quic.close_reason().is_none() && since.elapsed() < limit {
+            sleep(limit / 5).await;
+            let now = arrived();
+            if now != last {
+                (last, since) = (now, Instant::now());
+            }
+        }
+    }
+
     /// Opens the control stream (the joining side).
     ///
     /// # Errors

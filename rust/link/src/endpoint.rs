@@ -51,7 +51,8 @@ impl Endpoint {
         let crypto = tls::server_config(chain, key)?;
         let mut config = EndpointConfig::new(Arc::new(reset_key(key)));
         config.grease_quic_bit(false);
-        let endpoint = Self::start(listen, config, Some(server_config(crypto, &transport)), transport, settings)?;
+        let endpoint =
+            Self::start(listen, config, Some(server_config(crypto, &transport)), transport, settings)?;
         Ok(endpoint)
     }
 

@@ -115,7 +115,8 @@ impl FrameLog {
         action: FrameAction,
         targets: usize,
     ) {
-        let addresses = EthernetFrame::parse(frame).ok().map(|f| (f.source(), f.destination(), f.ethertype()));
+        let addresses =
+            EthernetFrame::parse(frame).ok().map(|f| (f.source(), f.destination(), f.ethertype()));
         let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64());
         let record =
             FrameRecord { time, room: room.clone(), peer, addresses, length: frame.len(), action, targets };

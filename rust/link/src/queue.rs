@@ -57,7 +57,8 @@ impl EgressQueue {
 
     /// Takes a datagram in; `false` when its lane is full and the datagram is dropped.
     pub fn push(&mut self, now: Duration, datagram: Bytes) -> bool {
-        let lane = if datagram.len() <= self.limits.express_size { &mut self.express } else { &mut self.bulk };
+        let lane =
+            if datagram.len() <= self.limits.express_size { &mut self.express } else { &mut self.bulk };
         let cost = datagram.len() + OVERHEAD;
         if lane.bytes + cost > self.limits.lane_bytes {
             return false;

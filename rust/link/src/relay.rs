@@ -4,9 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
-use softlan_switch::{
-    Counters, DropReason, FloodKind, Limits, PlugError, Role, Settings, Switch, Verdict,
-};
+use softlan_switch::{Counters, DropReason, FloodKind, Limits, PlugError, Role, Settings, Switch, Verdict};
 use softlan_wire::PeerId;
 use tokio::task::AbortHandle;
 

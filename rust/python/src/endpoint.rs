@@ -178,7 +178,15 @@ impl PyConnection {
     #[pyo3(signature = (*, timeout))]
     fn settled_datagram_budget<'py>(&self, py: Python<'py>, timeout: f64) -> PyResult<Bound<'py, PyAny>> {
         let limit = seconds(timeout)?;
-        self.wait(py, async move |c| c.settled_datagram_budget(limit).await)
+        self.wait(py, move |c| async move { c.settled_datagram_budget(limit).await })
+    }
+
+    fn silence<'py>(&self, py: Python<'py>, limit: f64) -> PyResult<Bound<'py, PyAny>> {
+        let limit = seconds(limit)?;
+        self.wait(py, move |c| async move {
+            c.silence(limit).await;
+            Ok(())
+        })
     }
 
     fn open_control<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {

@@ -151,7 +151,12 @@ fn encode_frame(peer_id: u16, frame: &[u8]) -> PyResult<Vec<u8>> {
 }
 
 #[pyfunction]
-fn encode_fragments(peer_id: u16, frame_id: u32, frame: &[u8], datagram_size: usize) -> PyResult<Vec<Vec<u8>>> {
+fn encode_fragments(
+    peer_id: u16,
+    frame_id: u32,
+    frame: &[u8],
+    datagram_size: usize,
+) -> PyResult<Vec<Vec<u8>>> {
     let parts = fragments(self::peer_id(peer_id)?, frame_id, frame, datagram_size).map_err(value_error)?;
     Ok(parts.map(|part| [&part.header[..], part.part].concat()).collect())
 }

@@ -40,7 +40,11 @@ impl PyFrameLog {
             "drops" => FrameLogMode::Drops,
             "sampled" => FrameLogMode::Sampled(sample),
             "full" => FrameLogMode::Full,
-            other => return Err(value_error(format!("frame log mode {other:?} is none of off, drops, sampled, full"))),
+            other => {
+                return Err(value_error(format!(
+                    "frame log mode {other:?} is none of off, drops, sampled, full"
+                )));
+            }
         };
         Ok(Self(Arc::new(FrameLog::new(mode))))
     }
@@ -124,7 +128,10 @@ impl PyRoom {
         let mut filters = Filters::default();
         for filter in &filters_off {
             if !filters.switch_off(filter) {
-                return Err(value_error(format!("there is no filter named {filter:?}; there are {}", Filters::NAMES.join(", "))));
+                return Err(value_error(format!(
+                    "there is no filter named {filter:?}; there are {}",
+                    Filters::NAMES.join(", ")
+                )));
             }
         }
         let settings = Settings { filters, mac_age: seconds(mac_age)?, mac_cap: mac_capacity };
