@@ -1,0 +1,83 @@
+"""The `softlan` command: one word for each part of a party."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+import msgspec
+
+from softlan.client.cli import client
+from softlan.gateway.cli import gateway
+from softlan.observe.counters import DROP_COUNTERS
+from softlan.observe.local import PartStatus, read_all
+from softlan.parts import reported, version_option
+from softlan.relay.cli import relay
+
+__all__ = ["main"]
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "SOFTLAN"})
+@version_option
+def main() -> None:
+    """A LAN party over the internet: players in different places, and a real LAN, share one Ethernet.
+
+    Every option can be given in the environment: --listen of relay as SOFTLAN_RELAY_LISTEN.
+    """
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON: a list with one object a running part.")
+@reported
+def status(*, as_json: bool) -> None:
+    """Show what runs on this machine, and how it does."""
+    parts = read_all()
+    if as_json:
+        click.echo(json.dumps(msgspec.to_builtins(parts), indent=2))
+        return
+    if not parts:
+        click.echo(
+            "nothing of softlan is running here for this user (as root, `sudo softlan status` sees more)"
+        )
+        return
+    for part in parts:
+        _print_part(part)
+
+
+def _print_part(part: PartStatus) -> None:
+    click.echo(f"{part.part} (pid {part.pid}, softlan {part.version}, up {part.uptime_s:.0f} s)")
+    show = _print_relay if part.part == "relay" else _print_session
+    show(part.status)
+
+
+def _print_relay(status: dict[str, Any]) -> None:
+    click.echo(f"  listens on {status.get('listen')}, {status.get('peer_count')} peers")
+    for room in status.get("rooms", []):
+        gateway = "with gateway" if room["gateway"] else "no gateway"
+        click.echo(f"  room {room['code']}: MTU {room['tap_mtu']}, {gateway}")
+        for peer in room["peers"]:
+            who = f"{peer['role']} {peer['peer_id']} {peer['mac'] or ''}".rstrip()
+            click.echo(f"    {who} at {peer['address']}, {peer['rtt_ms']} ms: {_traffic(peer['counters'])}")
+
+
+def _print_session(status: dict[str, Any]) -> None:
+    if status.get("connected"):
+        state = f"in room {status['room']} as peer {status['peer_id']}, {status['rtt_ms']} ms to {status['relay']}"
+    else:
+        state = f"not connected to {status.get('relay')}, trying"
+    click.echo(f"  {state}; interface {status.get('interface')}, MTU {status.get('tap_mtu')}")
+    click.echo(f"  {_traffic(status.get('counters', {}))}")
+
+
+def _traffic(counters: dict[str, int]) -> str:
+    received, sent = counters.get("frames_received", 0), counters.get("frames_sent", 0)
+    drops = ", ".join(
+        f"{reason} {counters[name]}" for name, reason in DROP_COUNTERS.items() if counters.get(name)
+    )
+    return f"{received} frames in, {sent} out" + (f", dropped: {drops}" if drops else "")
+
+
+main.add_command(relay)
+main.add_command(gateway)
+main.add_command(client)

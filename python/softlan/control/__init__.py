@@ -1,0 +1,1 @@
+"""The control protocol of docs/protocol.md: codes, messages and framing, without any I/O."""

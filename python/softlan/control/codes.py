@@ -1,0 +1,92 @@
+"""The one list of codes: why a peer was refused, left, or was sent away.
+
+The same list serves `reject`, `disconnect`, `peer_left` and, by number, the application error code of QUIC's
+CONNECTION_CLOSE (RFC 9000, section 19.19). The table in docs/protocol.md is this list; a test compares them.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+__all__ = ["Code", "Retry"]
+
+
+class Retry(StrEnum):
+    """Whether trying again helps."""
+
+    NOT_APPLICABLE = "-"
+    NO = "no"
+    LATER = "later"
+
+
+class Code(StrEnum):
+    """One code; its value is the name on the wire.
+
+    A name or number that is not in the list reads as `INTERNAL_ERROR`: it comes from a newer peer, and all
+    that can be known about it is that it ended the session. The `reason` that travels with it says more.
+    """
+
+    number: int
+    retry: Retry
+    meaning: str
+
+    def __new__(cls, wire_name: str, number: int, retry: Retry, meaning: str) -> Code:
+        """Make a member whose value is the name alone."""
+        member = str.__new__(cls, wire_name)
+        member._value_ = wire_name
+        member.number = number
+        member.retry = retry
+        member.meaning = meaning
+        return member
+
+    GOODBYE = "goodbye", 0, Retry.NOT_APPLICABLE, "the peer left on purpose"
+    PROTOCOL_ERROR = "protocol-error", 1, Retry.NO, "malformed or unexpected control message"
+    UNSUPPORTED_PROTOCOL = (
+        "unsupported-protocol",
+        2,
+        Retry.NO,
+        "the relay does not speak the hello's `protocol`",
+    )
+    INVALID_HELLO = "invalid-hello", 3, Retry.NO, "a field of hello is not valid; `field` names it"
+    INVALID_ROOM = (
+        "invalid-room",
+        4,
+        Retry.NO,
+        "the room code is malformed, or the relay does not serve it",
+    )
+    DUPLICATE_MAC = "duplicate-mac", 5, Retry.NO, "another client in the room has this MAC"
+    GATEWAY_PRESENT = "gateway-present", 6, Retry.NO, "the room has a gateway already"
+    ROOM_FULL = "room-full", 7, Retry.NO, "the room has its number of peers"
+    RELAY_FULL = "relay-full", 8, Retry.LATER, "the relay has its number of rooms or peers"
+    BUDGET_TOO_SMALL = (
+        "budget-too-small",
+        9,
+        Retry.NO,
+        "without fragments this peer cannot carry the room's frames; `required_budget` says what it takes",
+    )
+    HELLO_TIMEOUT = "hello-timeout", 10, Retry.LATER, "no hello within the deadline"
+    MALFORMED_DATAGRAMS = "malformed-datagrams", 11, Retry.NO, "too many malformed datagrams"
+    REPLACED = (
+        "replaced",
+        12,
+        Retry.NO,
+        "a newer connection of the same identity took this one's place",
+    )
+    SHUTTING_DOWN = "shutting-down", 13, Retry.LATER, "the relay is stopping or restarting"
+    CONNECTION_LOST = (
+        "connection-lost",
+        14,
+        Retry.LATER,
+        "the connection timed out or was reset (only in `peer_left`)",
+    )
+    INTERNAL_ERROR = "internal-error", 15, Retry.LATER, "a fault in the relay; its log says more"
+    KICKED = "kicked", 16, Retry.NO, "the relay's operator removed the peer"
+
+    @classmethod
+    def _missing_(cls, value: object) -> Code | None:
+        return cls.INTERNAL_ERROR if isinstance(value, str) else None
+
+    @classmethod
+    def from_number(cls, number: int) -> Code:
+        """Read the application error code of a CONNECTION_CLOSE."""
+        return next((code for code in cls if code.number == number), cls.INTERNAL_ERROR)

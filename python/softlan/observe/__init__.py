@@ -1,0 +1,1 @@
+"""What softlan tells about itself: events, logs, counters, words for players, and a local status socket."""

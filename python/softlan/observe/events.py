@@ -1,0 +1,75 @@
+"""The stable names of what happens, one list: scripts and tests wait for these, people grep for them.
+
+A name never changes its meaning. Messages beside it are for people and may be reworded at any time.
+"""
+
+from __future__ import annotations
+
+import logging
+from enum import StrEnum
+
+__all__ = ["Event"]
+
+
+class Event(StrEnum):
+    """What a log line is about; `level` is the level it is logged at."""
+
+    level: int
+
+    def __new__(cls, name: str, level: int) -> Event:
+        """Make a member whose value is the name alone."""
+        member = str.__new__(cls, name)
+        member._value_ = name
+        member.level = level
+        return member
+
+    # The relay.
+    RELAY_LISTENING = "relay.listening", logging.INFO
+    RELAY_STOPPING = "relay.stopping", logging.INFO
+    RELAY_STOPPED = "relay.stopped", logging.INFO
+    CERTIFICATE_MADE = "certificate.made", logging.INFO
+    CERTIFICATE_LOADED = "certificate.loaded", logging.INFO
+    CERTIFICATE_EXPIRING = "certificate.expiring", logging.WARNING
+    CERTIFICATE_FAILED = "certificate.failed", logging.ERROR
+    ROOM_OPENED = "room.opened", logging.INFO
+    ROOM_CLOSED = "room.closed", logging.INFO
+    HELLO_REJECTED = "hello.rejected", logging.WARNING
+    CONNECTION_FAILED = "connection.failed", logging.INFO
+
+    # Peers, as the relay and the other peers of the room see them.
+    PEER_JOINED = "peer.joined", logging.INFO
+    PEER_LEFT = "peer.left", logging.INFO
+    PEER_REPLACED = "peer.replaced", logging.INFO
+    PEER_MISBEHAVED = "peer.misbehaved", logging.WARNING
+    PEER_STATS = "peer.stats", logging.DEBUG
+
+    # A client's or gateway's session with the relay.
+    SESSION_CONNECTING = "session.connecting", logging.INFO
+    SESSION_CONNECTED = "session.connected", logging.INFO
+    SESSION_JOINED = "session.joined", logging.INFO
+    SESSION_REJECTED = "session.rejected", logging.ERROR
+    SESSION_LOST = "session.lost", logging.WARNING
+    SESSION_RETRY = "session.retry", logging.INFO
+    SESSION_MOVED = "session.moved", logging.INFO
+    SESSION_LEFT = "session.left", logging.INFO
+    SESSION_STATUS = "session.status", logging.INFO
+    PATH_MTU = "path.mtu", logging.INFO
+
+    # Where frames enter and leave the machine.
+    ADAPTER_READY = "adapter.ready", logging.INFO
+    ADAPTER_REMOVED = "adapter.removed", logging.INFO
+    INTERFACE_READY = "interface.ready", logging.INFO
+    INTERFACE_DOWN = "interface.down", logging.WARNING
+    INTERFACE_UP = "interface.up", logging.INFO
+    INTERFACE_WARNING = "interface.warning", logging.WARNING
+
+    # Observation itself.
+    FRAME_FORWARDED = "frame.forwarded", logging.INFO
+    FRAME_DROPPED = "frame.dropped", logging.INFO
+    FRAMES_UNLOGGED = "frame.unlogged", logging.WARNING
+    COUNTERS_SUMMARY = "counters.summary", logging.INFO
+    STATUS_SOCKET = "status.socket", logging.DEBUG
+    STATUS_UNAVAILABLE = "status.unavailable", logging.WARNING
+    IDENTITY_MADE = "identity.made", logging.INFO
+    IDENTITY_EXPOSED = "identity.exposed", logging.WARNING
+    FAULT = "fault", logging.ERROR

@@ -1,0 +1,240 @@
+"""`softlan status`: each running part answers on a unix socket of its own with one JSON snapshot of itself.
+
+The sockets lie in one directory only their owner may enter; nothing secret is in a snapshot all the same. A
+part that cannot have a socket runs on without one and says so in its log: status is a convenience, never a
+reason to stop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import os
+import socket
+import stat
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import msgspec
+
+from softlan import __version__
+from softlan.errors import SoftlanError
+from softlan.observe.events import Event
+from softlan.observe.logs import log_event
+
+__all__ = ["PartStatus", "StatusServer", "read_all", "runtime_directories", "runtime_directory"]
+
+logger = logging.getLogger(__name__)
+
+SUFFIX = ".status"
+MAX_SNAPSHOT = 1 << 20
+"""Bytes read from one part at most."""
+
+READ_TIMEOUT_S = 2.0
+"""How long a reader waits for one part, and a part for a reader that does not read."""
+
+_AF_UNIX: Any = getattr(socket, "AF_UNIX", None)
+"""None where Python has no unix sockets, as on Windows."""
+
+_MAX_SOCKET_PATH = 107
+"""Bytes of sun_path without the closing NUL (unix(7))."""
+
+
+class PartStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One part's answer: which part of which version it is, since when, and what it says of itself."""
+
+    part: str
+    pid: int
+    version: str
+    uptime_s: float
+    status: dict[str, Any]
+
+
+def runtime_directory() -> Path:
+    """Say where this process would put its socket.
+
+    In order: `SOFTLAN_RUNTIME_DIR`; `RUNTIME_DIRECTORY`, which systemd sets (systemd.exec(5)); /run/softlan
+    for root; `$XDG_RUNTIME_DIR/softlan`; /tmp/softlan-UID.
+    """
+    return runtime_directories()[0]
+
+
+def runtime_directories() -> list[Path]:
+    """List where sockets that concern this user may lie, its own place first."""
+    if chosen := os.environ.get("SOFTLAN_RUNTIME_DIR"):
+        return [Path(chosen)]
+    found = []
+    if services := os.environ.get("RUNTIME_DIRECTORY"):
+        found.append(Path(services.split(":")[0]))
+    system, user_id = Path("/run/softlan"), _user_id()
+    # Root does not use another user's XDG_RUNTIME_DIR, which `sudo -E` leaves in place.
+    if user_id == 0:
+        found.append(system)
+    elif session := os.environ.get("XDG_RUNTIME_DIR"):
+        found.append(Path(session, "softlan"))
+    found += [Path(f"/tmp/softlan-{user_id}"), system]  # noqa: S108 - checked for owner and mode before use
+    return list(dict.fromkeys(found))
+
+
+class StatusServer:
+    """Answers for one running part, from `start` to `close`; also an async context manager.
+
+    `snapshot` is called once a connection, on the event loop, and returns what JSON can hold.
+    """
+
+    def __init__(self, part: str, snapshot: Callable[[], Mapping[str, Any]]) -> None:
+        self.path: Path | None = None
+        self._part = part
+        self._snapshot = snapshot
+        self._started = time.monotonic()
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> None:
+        """Begin to answer; where that cannot be, log why and do nothing."""
+        try:
+            if _AF_UNIX is None:
+                raise SoftlanError("this platform has no unix sockets")
+            path = runtime_directory() / f"{self._part}-{os.getpid()}{SUFFIX}"
+            listener = _listen(path)
+        except (SoftlanError, OSError) as error:
+            log_event(
+                logger,
+                Event.STATUS_UNAVAILABLE,
+                f"`softlan status` will not see this {self._part}: {error}",
+                part=self._part,
+            )
+            return
+        self._server = await asyncio.start_unix_server(self._answer, sock=listener)
+        self.path = path
+        log_event(logger, Event.STATUS_SOCKET, f"status at {path}", path=str(path))
+
+    async def close(self) -> None:
+        """Stop answering and take the socket away; closing twice does no harm."""
+        server, self._server = self._server, None
+        if server is not None:
+            server.close()
+        path, self.path = self.path, None
+        if path is not None:
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+    async def __aenter__(self) -> StatusServer:
+        """Start."""
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close."""
+        await self.close()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            writer.write(self._encode())
+            await asyncio.wait_for(writer.drain(), READ_TIMEOUT_S)
+            writer.close()
+            await asyncio.wait_for(writer.wait_closed(), READ_TIMEOUT_S)
+        except (OSError, TimeoutError):
+            # The reader's trouble, not ours.
+            writer.transport.abort()
+
+    def _encode(self) -> bytes:
+        try:
+            return self._envelope(dict(self._snapshot()))
+        except Exception as error:  # a fault in a snapshot must not end the part
+            log_event(logger, Event.FAULT, f"cannot take a status snapshot: {error}", exc_info=error)
+            return self._envelope({"error": str(error)})
+
+    def _envelope(self, status: dict[str, Any]) -> bytes:
+        answer = PartStatus(
+            part=self._part,
+            pid=os.getpid(),
+            version=__version__,
+            uptime_s=round(time.monotonic() - self._started, 3),
+            status=status,
+        )
+        return msgspec.json.encode(answer, enc_hook=str)
+
+
+def read_all() -> list[PartStatus]:
+    """Ask every part this user may ask, ordered by part and process id; remove what nobody answers on."""
+    answers: list[PartStatus] = []
+    if _AF_UNIX is None:
+        return answers
+    for path in _sockets():
+        answer = _read(path)
+        if answer is not None:
+            answers.append(answer)
+    return sorted(answers, key=lambda answer: (answer.part, answer.pid))
+
+
+def _user_id() -> int:
+    return os.geteuid() if hasattr(os, "geteuid") else 0
+
+
+def _listen(path: Path) -> socket.socket:
+    """Bind a socket that only its owner can connect to."""
+    if len(os.fsencode(path)) > _MAX_SOCKET_PATH:
+        raise SoftlanError(f"{path} is too long for a unix socket; set SOFTLAN_RUNTIME_DIR to a shorter one")
+    _prepare_directory(path.parent)
+    with contextlib.suppress(FileNotFoundError):
+        path.unlink()  # a former process with our number; it cannot be alive
+    listener = socket.socket(_AF_UNIX, socket.SOCK_STREAM)
+    try:
+        listener.bind(str(path))
+        # Before listen(), so that there is no moment at which others could connect.
+        path.chmod(0o600)
+        listener.listen()
+        listener.setblocking(False)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def _prepare_directory(path: Path) -> None:
+    """Make the directory, or make sure that nobody else made it for us (in /tmp anybody could)."""
+    with contextlib.suppress(FileExistsError):
+        path.mkdir(mode=0o700, parents=True)
+    found = path.lstat()
+    if not stat.S_ISDIR(found.st_mode):
+        raise SoftlanError(f"{path} is not a directory")
+    if found.st_uid != _user_id() or found.st_mode & 0o022:
+        raise SoftlanError(f"{path} belongs to somebody else or is writable by others")
+
+
+def _sockets() -> Iterator[Path]:
+    for directory in runtime_directories():
+        try:
+            yield from sorted(directory.glob(f"*{SUFFIX}"))
+        except OSError:
+            continue
+
+
+def _read(path: Path) -> PartStatus | None:
+    """Read one answer; None when there is none that makes sense."""
+    deadline = time.monotonic() + READ_TIMEOUT_S
+    data = bytearray()
+    with socket.socket(_AF_UNIX, socket.SOCK_STREAM) as connection:
+        try:
+            connection.settimeout(READ_TIMEOUT_S)
+            connection.connect(str(path))
+            while len(data) <= MAX_SNAPSHOT and (piece := connection.recv(65536)):
+                data += piece
+                connection.settimeout(max(deadline - time.monotonic(), 0.001))
+        except OSError as error:
+            if error.errno == errno.ECONNREFUSED:
+                # Nobody has it open: its process was killed before it could take it away.
+                with contextlib.suppress(OSError):
+                    path.unlink()
+            return None
+    try:
+        return msgspec.json.decode(bytes(data), type=PartStatus)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None

@@ -1,0 +1,1 @@
+"""The relay: the switch in the middle, with its policy, certificates and control plane."""

@@ -1,0 +1,289 @@
+"""The relay's own certificate: made for development, kept between runs, or loaded from PEM files.
+
+What peers compare it with is the business of `softlan.trust`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import ipaddress
+import logging
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_der_private_key,
+    load_pem_private_key,
+)
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from softlan.errors import ConfigError
+from softlan.files import write_atomically
+from softlan.observe.events import Event
+from softlan.observe.logs import log_event
+from softlan.trust import spki_sha256
+
+__all__ = [
+    "ServerCertificate",
+    "kept_dev_certificate",
+    "load_certificate",
+    "make_dev_certificate",
+    "write_der",
+]
+
+logger = logging.getLogger(__name__)
+
+DEV_LIFETIME = datetime.timedelta(days=3650)
+"""Peers pin a dev certificate whole, so its end is the end of every pin; ten years outlive any LAN party."""
+
+BACKDATE = datetime.timedelta(days=1)
+"""Players' clocks are off; a certificate made just now must be valid for them too."""
+
+EXPIRY_WARNING = datetime.timedelta(days=14)
+
+_LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)", re.IGNORECASE)
+_MAX_COMMON_NAME = 64  # ub-common-name, RFC 5280 appendix A.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerCertificate:
+    """What a TLS server shows and signs with.
+
+    `chain` is DER, the server's own certificate first; `key` is its key as PKCS #8 DER.
+    """
+
+    chain: tuple[bytes, ...]
+    key: bytes = field(repr=False)
+    names: tuple[str, ...]
+    not_after: datetime.datetime
+
+    @property
+    def leaf(self) -> bytes:
+        """The server's own certificate, DER."""
+        return self.chain[0]
+
+    @property
+    def pin(self) -> str:
+        """SHA-256 of the public key, 64 hex digits."""
+        return spki_sha256(self.leaf)
+
+
+def make_dev_certificate(name: str, *, now: datetime.datetime | None = None) -> ServerCertificate:
+    """Make a self-signed certificate for one DNS name or IP address, and its key (ECDSA on P-256).
+
+    Raises ConfigError: `name` is no name a certificate can carry.
+    """
+    name = _canonical(name)
+    alternative = _general_name(name)
+    moment = _utc(now)
+    key = ec.generate_private_key(ec.SECP256R1())
+    common_name = name if len(name) <= _MAX_COMMON_NAME else "softlan relay"
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(moment - BACKDATE)
+        .not_valid_after(moment + DEV_LIFETIME)
+        .add_extension(x509.SubjectAlternativeName([alternative]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_signs_handshakes_only(), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    return _server_certificate([certificate], key)
+
+
+def kept_dev_certificate(path: Path, name: str, *, now: datetime.datetime | None = None) -> ServerCertificate:
+    """Load the dev certificate kept in `path`, so that peers' pins survive a restart; make it when needed.
+
+    It is made anew, with a log line, when the file is not there, is for another name, or has expired. Raises
+    ConfigError when the file cannot be read or written, or holds something else; it is then left alone.
+    """
+    moment = _utc(now)
+    if path.exists():
+        kept = load_certificate(path, path)
+        if _canonical(name) not in map(_canonical, kept.names):
+            why = f"the kept one is for {', '.join(kept.names) or 'no name'}"
+        elif kept.not_after <= moment:
+            why = "the kept one has expired"
+        else:
+            return kept
+    else:
+        why = "none was kept"
+    made = make_dev_certificate(name, now=moment)
+    try:
+        write_atomically(path, _pem(made), mode=0o600)
+    except OSError as error:
+        raise ConfigError(f"cannot keep the dev certificate in {path}: {error.strerror or error}") from error
+    log_event(
+        logger,
+        Event.CERTIFICATE_MADE,
+        f"made a new dev certificate for {name}: {why}",
+        name=name,
+        file=str(path),
+        pin=made.pin,
+    )
+    return made
+
+
+def load_certificate(
+    certificate_path: Path, key_path: Path, *, now: datetime.datetime | None = None
+) -> ServerCertificate:
+    """Load a PEM chain, the server's own certificate first, and the key that belongs to it.
+
+    A certificate that has expired or soon will is loaded all the same, with a warning in the log: peers that
+    pin its key do not mind, and a relay that does not start helps nobody.
+
+    Raises ConfigError: a file cannot be read or holds something else, or the two do not belong together.
+    """
+    data = _read(certificate_path, "certificate")
+    try:
+        chain = x509.load_pem_x509_certificates(data)
+    except ValueError as error:
+        raise ConfigError(
+            f"{certificate_path} holds no certificate in PEM",
+            hint="give the full chain in PEM (fullchain.pem), the relay's own certificate first",
+        ) from error
+    key = _load_key(key_path)
+    matching = [index for index, entry in enumerate(chain) if _belong_together(entry, key)]
+    if not matching:
+        raise ConfigError(f"the key in {key_path} does not belong to the certificate in {certificate_path}")
+    if matching[0] != 0:
+        raise ConfigError(
+            f"the first certificate in {certificate_path} is not the one the key belongs to",
+            hint=f"put the relay's own certificate first; it is number {matching[0] + 1} now",
+        )
+    loaded = _server_certificate(chain, key)
+    _warn_of_expiry(loaded, certificate_path, _utc(now))
+    return loaded
+
+
+def write_der(path: Path, certificate: ServerCertificate) -> None:
+    """Write the server's own certificate as DER, for peers to pin; the file appears whole.
+
+    Raises ConfigError: it cannot be written.
+    """
+    try:
+        write_atomically(path, certificate.leaf)
+    except OSError as error:
+        raise ConfigError(f"cannot write the certificate to {path}: {error.strerror or error}") from error
+
+
+def _canonical(name: str) -> str:
+    """Print a name or address the one way it is compared in."""
+    try:
+        return str(ipaddress.ip_address(name))
+    except ValueError:
+        return name.lower().removesuffix(".")
+
+
+def _general_name(name: str) -> x509.GeneralName:
+    with contextlib.suppress(ValueError):
+        return x509.IPAddress(ipaddress.ip_address(name))
+    labels = name.split(".")
+    if len(name) > 253 or not all(_LABEL.fullmatch(label) for label in labels):
+        raise ConfigError(
+            f"{name!r} is no DNS name or IP address",
+            hint="a name such as lanparty-relay.local; write other scripts in their xn-- form",
+        )
+    return x509.DNSName(name)
+
+
+def _signs_handshakes_only() -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=True,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=False,
+        crl_sign=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _read(path: Path, what: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"cannot read the {what} {path}: {error.strerror or error}") from error
+
+
+def _load_key(path: Path) -> PrivateKeyTypes:
+    data = _read(path, "key")
+    try:
+        return load_pem_private_key(data, password=None)
+    except TypeError as error:  # how cryptography says that a password is needed
+        raise ConfigError(
+            f"the key in {path} is encrypted with a passphrase",
+            hint="the relay starts without a person: store the key unencrypted, readable by the relay alone",
+        ) from error
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise ConfigError(f"{path} holds no private key in PEM that can be used") from error
+
+
+def _belong_together(certificate: x509.Certificate, key: PrivateKeyTypes) -> bool:
+    form = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return certificate.public_key().public_bytes(*form) == key.public_key().public_bytes(*form)
+
+
+def _server_certificate(chain: list[x509.Certificate], key: PrivateKeyTypes) -> ServerCertificate:
+    leaf = chain[0]
+    try:
+        alternatives = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        names = [
+            *alternatives.get_values_for_type(x509.DNSName),
+            *map(str, alternatives.get_values_for_type(x509.IPAddress)),
+        ]
+    except x509.ExtensionNotFound:
+        names = []
+    return ServerCertificate(
+        chain=tuple(certificate.public_bytes(Encoding.DER) for certificate in chain),
+        key=key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption()),
+        names=tuple(names),
+        not_after=leaf.not_valid_after_utc,
+    )
+
+
+def _pem(certificate: ServerCertificate) -> bytes:
+    key = load_der_private_key(certificate.key, password=None)
+    return b"".join(
+        (
+            key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
+            *(x509.load_der_x509_certificate(der).public_bytes(Encoding.PEM) for der in certificate.chain),
+        )
+    )
+
+
+def _warn_of_expiry(certificate: ServerCertificate, path: Path, now: datetime.datetime) -> None:
+    left = certificate.not_after - now
+    if left > EXPIRY_WARNING:
+        return
+    words = "has expired" if left <= datetime.timedelta(0) else f"expires in {left.days} days"
+    log_event(
+        logger,
+        Event.CERTIFICATE_EXPIRING,
+        f"the certificate in {path} {words}; renew it and reload the relay",
+        file=str(path),
+        not_after=certificate.not_after.isoformat(),
+    )
+
+
+def _utc(now: datetime.datetime | None) -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC) if now is None else now

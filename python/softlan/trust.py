@@ -1,0 +1,81 @@
+"""Whom a peer believes: certificates to trust, read from a file or from the system, and public-key pins.
+
+Whether a relay's certificate is believed is decided in `softlan._core`, during the TLS handshake; this module
+only brings together what it is to be compared with.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import ssl
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from softlan.errors import ConfigError
+
+__all__ = ["load_trusted_certificates", "spki_sha256", "system_trusted_certificates"]
+
+_PEM_MARK = b"-----BEGIN "
+
+
+def spki_sha256(certificate: bytes | x509.Certificate) -> str:
+    """Hash a certificate's public key (SubjectPublicKeyInfo, RFC 5280 section 4.1.2.7), as 64 hex digits.
+
+    A pin by public key outlives a renewed certificate, as in RFC 7469 section 2.4. Bytes are taken as DER.
+    """
+    if isinstance(certificate, bytes):
+        certificate = x509.load_der_x509_certificate(certificate)
+    key = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return hashlib.sha256(key).hexdigest()
+
+
+def load_trusted_certificates(path: Path) -> list[bytes]:
+    """Read the file of `--relay-ca-cert`, one DER certificate or PEM with one or several, as a list of DER.
+
+    Raises ConfigError: the file cannot be read, or holds no certificate.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(
+            f"cannot read the certificate {path}: {error.strerror or error}",
+            hint="the relay writes it with --dev-cert-der-out FILE; copy that file here",
+        ) from error
+    if not data:
+        raise ConfigError(f"{path} is empty", hint="was the relay still starting when it was copied?")
+    try:
+        certificates = (
+            x509.load_pem_x509_certificates(data)
+            if _PEM_MARK in data
+            else [x509.load_der_x509_certificate(data)]
+        )
+    except ValueError as error:
+        raise ConfigError(f"{path} holds {_what_else(data)}, not a certificate in DER or PEM") from error
+    return [certificate.public_bytes(Encoding.DER) for certificate in certificates]
+
+
+def system_trusted_certificates() -> list[bytes]:
+    """Collect the certificate authorities this machine trusts, as a list of DER."""
+    found = dict.fromkeys(ssl.create_default_context().get_ca_certs(binary_form=True))
+    # OpenSSL reads a directory of authorities only while it verifies, so get_ca_certs() does not have those.
+    directory = ssl.get_default_verify_paths().capath
+    if not found and directory is not None:
+        for entry in sorted(Path(directory).iterdir()):
+            with contextlib.suppress(OSError, ValueError):
+                found.update(
+                    (certificate.public_bytes(Encoding.DER), None)
+                    for certificate in x509.load_pem_x509_certificates(entry.read_bytes())
+                )
+    return list(found)
+
+
+def _what_else(data: bytes) -> str:
+    """Say what a file that is no certificate looks like."""
+    if b"PRIVATE KEY-----" in data:
+        return "a private key"
+    if _PEM_MARK in data:
+        return "damaged or other PEM"
+    return f"{len(data)} bytes of something else"

@@ -1,0 +1,240 @@
+"""The relay's certificates: made, kept, loaded."""
+
+import datetime
+import ipaddress
+import logging
+import ssl
+import stat
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_der_private_key,
+)
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from softlan.errors import ConfigError
+from softlan.relay.certificates import kept_dev_certificate, load_certificate, make_dev_certificate, write_der
+from softlan.trust import load_trusted_certificates
+
+NAME = "lanparty-relay.local"
+YEAR = datetime.timedelta(days=365)
+
+
+def now():
+    return datetime.datetime.now(datetime.UTC)
+
+
+def write_pem(directory, certificate, key=None, chain=()):
+    certificate_path, key_path = directory / "cert.pem", directory / "key.pem"
+    parts = [x509.load_der_x509_certificate(der) for der in (*chain, *certificate.chain)]
+    certificate_path.write_bytes(b"".join(part.public_bytes(Encoding.PEM) for part in parts))
+    private = load_der_private_key((key or certificate).key, None)
+    key_path.write_bytes(private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return certificate_path, key_path
+
+
+# Made
+
+
+def test_a_dev_certificate_is_for_one_server():
+    made = make_dev_certificate(NAME)
+    certificate = x509.load_der_x509_certificate(made.leaf)
+    extensions = certificate.extensions
+    names = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert names.get_values_for_type(x509.DNSName) == [NAME]
+    assert made.names == (NAME,)
+    assert extensions.get_extension_for_class(x509.BasicConstraints).value.ca is False
+    assert list(extensions.get_extension_for_class(x509.ExtendedKeyUsage).value) == [
+        ExtendedKeyUsageOID.SERVER_AUTH
+    ]
+    assert isinstance(certificate.public_key(), ec.EllipticCurvePublicKey)
+    certificate.verify_directly_issued_by(certificate)
+
+
+def test_it_is_valid_for_slow_clocks_and_long():
+    moment = datetime.datetime(2026, 11, 23, tzinfo=datetime.UTC)
+    made = make_dev_certificate(NAME, now=moment)
+    certificate = x509.load_der_x509_certificate(made.leaf)
+    assert certificate.not_valid_before_utc == moment - datetime.timedelta(days=1)
+    assert 5 * YEAR < made.not_after - moment < 11 * YEAR
+
+
+@pytest.mark.parametrize("name", ["192.0.2.1", "2001:db8::1"])
+def test_it_may_be_for_an_address(name):
+    certificate = x509.load_der_x509_certificate(make_dev_certificate(name).leaf)
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert names.get_values_for_type(x509.IPAddress) == [ipaddress.ip_address(name)]
+
+
+def test_it_may_have_a_long_name():
+    name = ".".join(["label" * 6] * 4)
+    assert make_dev_certificate(name).names == (name,)
+
+
+@pytest.mark.parametrize(
+    "name", ["", "a b", "spiel.münchen", "-a.example", "a..b", "x" * 64, "a\n", "*.example"]
+)
+def test_it_is_for_no_impossible_name(name):
+    with pytest.raises(ConfigError, match="DNS name"):
+        make_dev_certificate(name)
+
+
+def test_the_key_is_in_no_repr():
+    made = make_dev_certificate(NAME)
+    assert repr(made.key) not in repr(made)
+
+
+def shake_hands(certificate, directory, server_name):
+    """Run a whole TLS handshake in memory, with the certificate pinned."""
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(*write_pem(directory, certificate))
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.load_verify_locations(cadata=certificate.leaf)
+    to_client, to_server = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ends = [
+        client.wrap_bio(to_client, to_server, server_hostname=server_name),
+        server.wrap_bio(to_server, to_client, server_side=True),
+    ]
+    for _ in range(10):
+        for end in list(ends):
+            try:
+                end.do_handshake()
+            except ssl.SSLWantReadError:
+                continue
+            ends.remove(end)
+    assert not ends
+
+
+def test_a_tls_stack_believes_it_for_its_name_alone(tmp_path):
+    made = make_dev_certificate(NAME)
+    shake_hands(made, tmp_path, NAME)
+    with pytest.raises(ssl.SSLCertVerificationError, match="ostname"):
+        shake_hands(made, tmp_path, "other.local")
+
+
+# Kept
+
+
+def test_a_kept_certificate_stays_the_same(tmp_path):
+    path = tmp_path / "state.pem"
+    made = kept_dev_certificate(path, NAME)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert kept_dev_certificate(path, NAME) == made
+    assert kept_dev_certificate(path, NAME.upper()) == made
+
+
+def test_a_name_may_be_written_in_several_ways(tmp_path):
+    made = kept_dev_certificate(tmp_path / "state.pem", "2001:DB8:0::1")
+    assert kept_dev_certificate(tmp_path / "state.pem", "2001:db8::1") == made
+    assert make_dev_certificate("Relay.Example.").names == ("relay.example",)
+
+
+@pytest.mark.parametrize(
+    ("name", "later", "words"),
+    [("other.local", 0 * YEAR, f"is for {NAME}"), (NAME, 20 * YEAR, "has expired")],
+)
+def test_it_is_made_anew_when_it_no_longer_serves(tmp_path, caplog, name, later, words):
+    path = tmp_path / "state.pem"
+    made = kept_dev_certificate(path, NAME)
+    with caplog.at_level(logging.INFO):
+        again = kept_dev_certificate(path, name, now=now() + later)
+    assert again.pin != made.pin
+    assert again.names == (name,)
+    assert words in caplog.text
+
+
+@pytest.mark.parametrize("content", [b"", b"my diary", b"-----BEGIN CERTIFICATE-----\n"])
+def test_a_file_that_is_something_else_is_left_alone(tmp_path, content):
+    path = tmp_path / "state.pem"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=str(path)):
+        kept_dev_certificate(path, NAME)
+    assert path.read_bytes() == content
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path):
+    path = tmp_path / "none" / "state.pem"
+    with pytest.raises(ConfigError, match=str(path)):
+        kept_dev_certificate(path, NAME)
+
+
+# Loaded
+
+
+def test_a_chain_and_its_key(tmp_path):
+    own, authority = make_dev_certificate("relay.example"), make_dev_certificate("authority.example")
+    certificate_path, key_path = write_pem(tmp_path, own)
+    with certificate_path.open("ab") as file:
+        file.write(x509.load_der_x509_certificate(authority.leaf).public_bytes(Encoding.PEM))
+    loaded = load_certificate(certificate_path, key_path)
+    assert loaded.chain == (own.leaf, authority.leaf)
+    assert loaded.key == own.key
+    assert loaded.names == ("relay.example",)
+    assert loaded.pin == own.pin
+
+
+def test_another_key_is_noticed(tmp_path):
+    paths = write_pem(tmp_path, make_dev_certificate("a.example"), key=make_dev_certificate("b.example"))
+    with pytest.raises(ConfigError, match="does not belong"):
+        load_certificate(*paths)
+
+
+def test_the_wrong_order_is_noticed(tmp_path):
+    own, authority = make_dev_certificate("relay.example"), make_dev_certificate("authority.example")
+    paths = write_pem(tmp_path, own, chain=authority.chain)
+    with pytest.raises(ConfigError, match="first certificate") as caught:
+        load_certificate(*paths)
+    assert "number 2" in caught.value.hint
+
+
+def test_an_encrypted_key_is_refused_with_a_reason(tmp_path):
+    own = make_dev_certificate("relay.example")
+    certificate_path, key_path = write_pem(tmp_path, own)
+    key = load_der_private_key(own.key, None)
+    key_path.write_bytes(
+        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret"))
+    )
+    with pytest.raises(ConfigError, match="passphrase"):
+        load_certificate(certificate_path, key_path)
+
+
+@pytest.mark.parametrize("broken", ["cert.pem", "key.pem"])
+@pytest.mark.parametrize("content", [None, b"", b"nothing"])
+def test_the_file_at_fault_is_named(tmp_path, broken, content):
+    paths = write_pem(tmp_path, make_dev_certificate("relay.example"))
+    path = tmp_path / broken
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ConfigError, match=broken):
+        load_certificate(*paths)
+
+
+@pytest.mark.parametrize(
+    ("left", "words"),
+    [(-1, "has expired"), (3, "expires in 2 days"), (300, None)],
+)
+def test_the_end_is_announced(tmp_path, caplog, left, words):
+    own = make_dev_certificate("relay.example")
+    moment = own.not_after - datetime.timedelta(days=left) + datetime.timedelta(hours=1)
+    with caplog.at_level(logging.INFO):
+        load_certificate(*write_pem(tmp_path, own), now=moment)
+    assert (words in caplog.text) if words else (caplog.text == "")
+
+
+# Handed out
+
+
+def test_what_is_written_is_what_peers_load(tmp_path):
+    made = make_dev_certificate(NAME)
+    path = tmp_path / "relay-cert.der"
+    write_der(path, made)
+    assert load_trusted_certificates(path) == [made.leaf]
+    with pytest.raises(ConfigError, match="none"):
+        write_der(tmp_path / "none" / "cert.der", made)

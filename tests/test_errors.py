@@ -1,0 +1,32 @@
+"""The errors, and what a command line makes of them."""
+
+import pytest
+
+from softlan import errors
+from softlan.control.codes import Code, Retry
+from softlan.errors import ConfigError, RejectedError, SoftlanError, UnsupportedProtocolError
+
+
+def test_a_message_is_what_str_gives():
+    error = SoftlanError("it broke", hint="mend it")
+    assert str(error) == error.message == "it broke"
+    assert error.hint == "mend it"
+
+
+def test_wrong_usage_has_an_exit_code_of_its_own():
+    assert ConfigError("no").exit_code == 2
+    others = [getattr(errors, name) for name in errors.__all__ if name.endswith("Error")]
+    assert {kind.exit_code for kind in others if kind is not ConfigError} == {1}
+    assert all(issubclass(kind, SoftlanError) for kind in others)
+
+
+@pytest.mark.parametrize("code", Code)
+def test_a_rejection_may_be_retried_as_its_code_says(code):
+    assert RejectedError(code, "no").retryable == (code.retry is Retry.LATER)
+
+
+def test_another_version_says_what_is_spoken_here():
+    error = UnsupportedProtocolError(7, (1,))
+    assert "7" in str(error)
+    assert error.code is Code.UNSUPPORTED_PROTOCOL
+    assert error.hint

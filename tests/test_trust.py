@@ -1,0 +1,89 @@
+"""Whom a peer believes."""
+
+import hashlib
+import ssl
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from softlan.errors import ConfigError
+from softlan.relay.certificates import make_dev_certificate
+from softlan.trust import load_trusted_certificates, spki_sha256, system_trusted_certificates
+
+
+def pem(der):
+    return x509.load_der_x509_certificate(der).public_bytes(Encoding.PEM)
+
+
+@pytest.fixture(scope="module")
+def one():
+    return make_dev_certificate("one.example")
+
+
+@pytest.fixture(scope="module")
+def two():
+    return make_dev_certificate("two.example")
+
+
+def test_der_and_pem_give_the_same(tmp_path, one, two):
+    path = tmp_path / "trusted"
+    path.write_bytes(one.leaf)
+    assert load_trusted_certificates(path) == [one.leaf]
+    path.write_bytes(b"a comment\n" + pem(one.leaf) + b"\r\n" + pem(two.leaf))
+    assert load_trusted_certificates(path) == [one.leaf, two.leaf]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "empty"),
+        (b"hello", "5 bytes of something else"),
+        (b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", "a private key"),
+        (b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "damaged"),
+        (b"-----BEGIN CERTIFICATE-----\n", "damaged"),
+    ],
+)
+def test_what_is_no_certificate_is_refused_by_name(tmp_path, content, words):
+    path = tmp_path / "trusted"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=words) as caught:
+        load_trusted_certificates(path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_missing_file_comes_with_a_hint(tmp_path):
+    with pytest.raises(ConfigError, match="No such file") as caught:
+        load_trusted_certificates(tmp_path / "none")
+    assert "--dev-cert-der-out" in caught.value.hint
+
+
+def test_a_truncated_certificate_is_refused(tmp_path, one):
+    path = tmp_path / "trusted"
+    for length in (1, 10, len(one.leaf) - 1):
+        path.write_bytes(one.leaf[:length])
+        with pytest.raises(ConfigError):
+            load_trusted_certificates(path)
+
+
+def test_the_pin_is_of_the_public_key(one, two):
+    certificate = x509.load_der_x509_certificate(one.leaf)
+    spki = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    assert spki_sha256(one.leaf) == spki_sha256(certificate) == hashlib.sha256(spki).hexdigest()
+    assert spki_sha256(one.leaf) != spki_sha256(two.leaf)
+
+
+def test_authorities_in_a_directory_are_found(tmp_path, monkeypatch, one):
+    (tmp_path / "one.pem").write_bytes(pem(one.leaf))
+    (tmp_path / "same.pem").write_bytes(pem(one.leaf))
+    (tmp_path / "README").write_bytes(b"not one")
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none"))
+    if ssl.create_default_context().get_ca_certs():
+        pytest.skip("this system adds authorities of its own")
+    assert system_trusted_certificates() == [one.leaf]
+
+
+def test_every_system_authority_is_a_certificate():
+    for der in system_trusted_certificates():
+        x509.load_der_x509_certificate(der)
