@@ -1,0 +1,137 @@
+"""The client's adapter on Linux: a TAP of its own, or an existing interface for machines without /dev/net/tun.
+
+A TAP disappears with its last file descriptor, so the kernel itself cleans up after a crash. An existing interface is used as it
+is, except for its MTU, which is put back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import socket
+import struct
+import sys
+
+from softlan._core import CoreError, Mac, PacketSocket, TapDevice
+from softlan.errors import InterfaceError, PrivilegeError, SoftlanError, UnsupportedPlatformError
+
+__all__ = ["AttachedAdapter", "TapAdapter", "port_error"]
+
+_SIOCGIFMTU = 0x8921
+"""linux/sockios.h."""
+_SIOCSIFMTU = 0x8922
+_IFREQ_MTU = "16si20x"
+"""struct ifreq with ifr_name and ifr_mtu, 40 bytes (linux/if.h)."""
+
+_HINTS = {
+    "no-privilege": "run it as root (sudo), or give it the capabilities CAP_NET_ADMIN and CAP_NET_RAW",
+    "no-tun-device": "load the tun module (`modprobe tun`); in a container, pass /dev/net/tun in, or use --attach",
+    "name-taken": "another program has an interface of that name: choose another with --tap",
+    "name-invalid": "interface names have 1 to 15 characters, no spaces and no slashes",
+    "interface-missing": "`ip link` lists the interfaces of this machine",
+    "interface-down": "bring it up first: `ip link set dev NAME up`",
+    "not-ethernet": "choose a wired Ethernet interface, a bridge or a veth",
+}
+
+
+def port_error(error: CoreError) -> SoftlanError:
+    """Turn the core's error about a device into one that says what to do next."""
+    kind, message = error.args
+    hint = _HINTS.get(kind)
+    if kind == "no-privilege":
+        return PrivilegeError(message, hint=hint)
+    return InterfaceError(message, hint=hint)
+
+
+def _require_linux() -> None:
+    if sys.platform != "linux":
+        raise UnsupportedPlatformError(f"softlan has no network adapter for {sys.platform} yet")
+
+
+class TapAdapter:
+    """A TAP with the client's MAC, up, and gone when closed."""
+
+    def __init__(self, name: str | None, mac: Mac, mtu: int) -> None:
+        """Create it.
+
+        Raises:
+            PrivilegeError, InterfaceError: with what to do about it.
+            UnsupportedPlatformError: not on Linux.
+
+        """
+        _require_linux()
+        try:
+            self._device = TapDevice.create(name, mac, mtu)
+        except CoreError as error:
+            raise port_error(error) from error
+
+    @property
+    def name(self) -> str:
+        """The interface's name."""
+        return self._device.name
+
+    @property
+    def device(self) -> TapDevice:
+        """What a bridge takes."""
+        return self._device
+
+    def set_mtu(self, mtu: int) -> None:
+        """Change the IP MTU, in bytes."""
+        _set_mtu(self.name, mtu)
+
+    def close(self) -> None:
+        """Remove the TAP, unless a bridge has it, which then does."""
+        self._device.close()
+
+
+class AttachedAdapter:
+    """An existing interface, used through a packet socket: the far end of a veth pair whose near end is the player's."""
+
+    def __init__(self, name: str, mtu: int) -> None:
+        """Open it.
+
+        Raises:
+            PrivilegeError, InterfaceError: with what to do about it.
+            UnsupportedPlatformError: not on Linux.
+
+        """
+        _require_linux()
+        self.name = name
+        try:
+            self._device = PacketSocket.open(name)
+        except CoreError as error:
+            raise port_error(error) from error
+        self._former_mtu: int | None = _mtu(name)
+        self.set_mtu(mtu)
+
+    @property
+    def device(self) -> PacketSocket:
+        """What a bridge takes."""
+        return self._device
+
+    def set_mtu(self, mtu: int) -> None:
+        """Change the IP MTU, in bytes."""
+        _set_mtu(self.name, mtu)
+
+    def close(self) -> None:
+        """Put the MTU back; the kernel ends promiscuous mode with the socket."""
+        self._device.close()
+        former, self._former_mtu = self._former_mtu, None
+        if former is not None:
+            # The interface may be gone, and nothing is left to restore then.
+            with contextlib.suppress(SoftlanError):
+                _set_mtu(self.name, former)
+
+
+def _mtu(name: str) -> int:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        answer = fcntl.ioctl(control, _SIOCGIFMTU, struct.pack(_IFREQ_MTU, name.encode(), 0))
+    return int(struct.unpack(_IFREQ_MTU, answer)[1])
+
+
+def _set_mtu(name: str, mtu: int) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        try:
+            fcntl.ioctl(control, _SIOCSIFMTU, struct.pack(_IFREQ_MTU, name.encode(), mtu))
+        except OSError as error:
+            raise InterfaceError(f"cannot set the MTU of {name} to {mtu}: {error.strerror}") from error

@@ -1,0 +1,456 @@
+"""A peer's session with its relay: connect, be admitted, stay, and come back when the connection is lost.
+
+Clients and gateways share it: they differ in the hello they send and in what they do with a connection once it is there
+(`SessionHandler`). The first connection either succeeds or says why not; after that the session comes back by itself for as
+long as it takes, unless the relay says that it is not wanted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import platform
+import random
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from softlan import __version__
+from softlan._core import Connection, CoreError, Endpoint, Mac, TransportSettings
+from softlan.config import HostPort
+from softlan.control.channel import ControlChannel
+from softlan.control.codes import Code, Retry
+from softlan.control.messages import (
+    PROTOCOL,
+    Disconnect,
+    Hello,
+    PeerJoined,
+    PeerLeft,
+    Reject,
+    Role,
+    Stats,
+    Welcome,
+    decode_answer,
+    decode_from_relay,
+)
+from softlan.errors import (
+    RejectedError,
+    RelayUnreachableError,
+    RemoteProtocolError,
+    SoftlanError,
+    TrustError,
+    TrustFault,
+)
+from softlan.observe import status
+from softlan.observe.counters import known_counters
+from softlan.observe.events import Event
+from softlan.observe.logs import log_event
+
+__all__ = ["Session", "SessionConfig", "SessionHandler"]
+
+logger = logging.getLogger(__name__)
+
+_FIRST_CONNECT_S = 6.0
+_RECONNECT_S = 3.0
+_WELCOME_S = 10.0
+_BUDGET_S = 1.0
+"""How long path MTU discovery may take before the hello goes out with what is known by then."""
+
+_SILENCE_S = 1.0
+"""Two keep-alives without an answer: time to try a second connection."""
+
+_BACKOFF_S = (0.1, 0.2, 0.4, 0.8)
+"""Pauses between attempts, the last one from then on, each shortened by up to half so that a party does not come back in step. A relay
+that returns is found within about two seconds; an Initial a second is nothing to it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionConfig:
+    """What to join, and how. `trusted` is asked before each attempt, so that a renewed certificate file is read again."""
+
+    relay: HostPort
+    server_name: str
+    trusted: Callable[[], list[bytes]]
+    room: str
+    role: Role
+    mac: Mac | None
+    resume: str
+    keep_alive_s: float = 0.5
+    idle_timeout_s: float = 2.5
+    max_udp_payload: int = 1472
+    congestion: str = "cubic"
+    stats_interval_s: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Joined:
+    """A connection over which a room was entered."""
+
+    channel: ControlChannel
+    welcome: Welcome
+
+
+class SessionHandler(Protocol):
+    """What a part does with its session. Called on the event loop; errors raised from `joined` end the session."""
+
+    def joined(self, connection: Connection, welcome: Welcome) -> None:
+        """The room is entered, for the first time or again: frames may flow over `connection`."""
+
+    def lost(self) -> None:
+        """The connection is gone."""
+
+    def peer_joined(self, peer: PeerJoined) -> None:
+        """Somebody else entered the room."""
+
+    def peer_left(self, peer: PeerLeft) -> None:
+        """Somebody else left the room."""
+
+    def counters(self) -> dict[str, int]:
+        """The tunnel counters, for `stats`."""
+
+
+class Session:
+    """One peer's session; `run` it, `stop` it."""
+
+    def __init__(self, config: SessionConfig, handler: SessionHandler) -> None:
+        self.config = config
+        self.connection: Connection | None = None
+        self.welcome: Welcome | None = None
+        self.relay_counters: dict[str, int] = {}
+        self.joins = 0
+        self._handler = handler
+        self._stopping = asyncio.Event()
+        transport = TransportSettings(
+            idle_timeout=config.idle_timeout_s,
+            keep_alive=config.keep_alive_s,
+            max_udp_payload=config.max_udp_payload,
+            congestion="bbr" if config.congestion == "bbr" else "cubic",
+        )
+        try:
+            self.endpoint = Endpoint.client("[::]:0", transport)
+        except CoreError as error:
+            raise SoftlanError(f"cannot open a UDP socket: {error.args[1]}") from error
+
+    def stop(self) -> None:
+        """Leave the room; `run` returns soon."""
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Join and stay until `stop`, or until the handler's port has failed.
+
+        Raises:
+            RelayUnreachableError, TrustError: the first connection did not come about.
+            RejectedError: the relay said no, at first or later, in a way that trying again does not change.
+
+        """
+        attempt = 0
+        try:
+            while not self._stopping.is_set():
+                try:
+                    reason = await self._connect_and_stay()
+                    attempt = 0
+                except (RelayUnreachableError, TrustError, RemoteProtocolError, RejectedError) as error:
+                    if not self.joins or (isinstance(error, RejectedError) and not error.retryable):
+                        raise
+                    reason = str(error)
+                if self._stopping.is_set():
+                    return
+                pause = _BACKOFF_S[min(attempt, len(_BACKOFF_S) - 1)] * random.uniform(0.5, 1.0)  # noqa: S311
+                attempt += 1
+                state = status.Reconnecting(attempt, pause, reason)
+                log_event(
+                    logger, Event.SESSION_RETRY, status.say(state), attempt=attempt, delay_s=round(pause, 3)
+                )
+                await self._pause(pause)
+        finally:
+            await self._close_endpoint()
+
+    async def _close_endpoint(self) -> None:
+        await self.endpoint.close(Code.GOODBYE.number, "", timeout=0.3)
+        self.endpoint.stop()
+
+    async def _pause(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
+        except TimeoutError:
+            pass
+
+    # One connection ---------------------------------------------------------------------------------------------------
+
+    async def _connect_and_stay(self) -> str:
+        """Connect, join, and stay until there is no connection any more; gives the reason, in words."""
+        stopping = asyncio.ensure_future(self._stopping.wait())
+        joining = asyncio.ensure_future(self._join())
+        try:
+            await asyncio.wait((stopping, joining), return_when=asyncio.FIRST_COMPLETED)
+            if not joining.done():
+                return "stopped"
+            outcome: _Joined | str = joining.result()
+            while isinstance(outcome, _Joined):
+                outcome = await self._stay(outcome, stopping)
+            return outcome
+        finally:
+            self.connection = None
+            self._handler.lost()
+            await _cancel(stopping, joining)
+
+    async def _join(self) -> _Joined:
+        """Connect and be admitted."""
+        connection = await self._connect()
+        channel = ControlChannel(connection)
+        try:
+            budget = await connection.settled_datagram_budget(timeout=_BUDGET_S)
+            await connection.open_control()
+            channel.start()
+            channel.post(self._hello(budget))
+            async with asyncio.timeout(_WELCOME_S):
+                body = await channel.receive()
+            if body is None:
+                raise await self._explain_close(connection)
+            answer = decode_answer(body)
+        except CoreError as error:
+            raise RelayUnreachableError(f"the relay hung up: {error.args[1]}") from error
+        except TimeoutError as error:
+            connection.close(Code.PROTOCOL_ERROR.number, "no answer to hello")
+            raise RelayUnreachableError(
+                f"the relay did not answer the hello within {_WELCOME_S:g} s"
+            ) from error
+        except RemoteProtocolError as error:
+            connection.close(error.code.number, str(error))
+            raise
+        if isinstance(answer, Reject):
+            connection.close(Code.GOODBYE.number, "")
+            raise status.rejected_error(answer)
+        return _Joined(channel, answer)
+
+    def _hello(self, budget: int) -> Hello:
+        config = self.config
+        return Hello(
+            protocol=PROTOCOL,
+            role=config.role,
+            room=config.room,
+            mac=config.mac,
+            datagram_budget=budget,
+            resume=config.resume,
+            software=f"softlan/{__version__} ({platform.system().lower()})"[:64],
+        )
+
+    async def _connect(self) -> Connection:
+        """Try the relay's addresses, one after the other."""
+        config = self.config
+        limit = _RECONNECT_S if self.joins else _FIRST_CONNECT_S
+        addresses = await self._resolve()
+        last: CoreError | None = None
+        for address in addresses:
+            log_event(
+                logger,
+                Event.SESSION_CONNECTING,
+                status.say(status.Connecting(str(config.relay), address)),
+                address=address,
+            )
+            try:
+                connection = await self.endpoint.connect(
+                    address, config.server_name, config.trusted(), timeout=limit / len(addresses)
+                )
+            except CoreError as error:
+                last = error
+                if error.args[0] in _TRUST_FAULTS:
+                    break
+            else:
+                log_event(logger, Event.SESSION_CONNECTED, status.say(status.Connected(str(config.relay))))
+                return connection
+        assert last is not None
+        raise self._explain_failure(last, limit) from last
+
+    async def _resolve(self) -> list[str]:
+        relay = self.config.relay
+        try:
+            async with asyncio.timeout(_FIRST_CONNECT_S):
+                found = await asyncio.get_running_loop().getaddrinfo(
+                    relay.host, relay.port, type=socket.SOCK_DGRAM
+                )
+        except (OSError, TimeoutError) as error:
+            raise RelayUnreachableError(
+                f"{relay.host} does not resolve to an address: {error or 'no answer from the name server'}",
+                hint="check the spelling, and this machine's name servers",
+            ) from error
+        addresses = dict.fromkeys(str(HostPort(str(info[4][0]), int(info[4][1]))) for info in found)
+        return list(addresses)[:4]
+
+    def _explain_failure(self, error: CoreError, waited_s: float) -> SoftlanError:
+        kind, message = error.args
+        relay = str(self.config.relay)
+        if kind in _TRUST_FAULTS:
+            state = status.Untrusted(relay, _TRUST_FAULTS[kind])
+            return TrustError(
+                f"{status.say(state)} ({message})", kind=state.fault, hint=status.suggest(state)
+            )
+        if kind == "timed-out":
+            unreachable = status.RelayUnreachable(relay, waited_s)
+            return RelayUnreachableError(status.say(unreachable), hint=status.suggest(unreachable))
+        if kind == "no-common-protocol":
+            return RelayUnreachableError(
+                f"{relay} answered, but does not speak softlan's protocol: {message}",
+                hint="check that the port is a softlan relay's, and that both run the same version",
+            )
+        return RelayUnreachableError(f"cannot connect to {relay}: {message}")
+
+    async def _explain_close(self, connection: Connection) -> SoftlanError:
+        closed = await connection.closed()
+        if closed.kind == "peer" and closed.code is not None:
+            code = Code.from_number(closed.code)
+            return status.rejected_error(Disconnect(code=code, reason=closed.reason or code.meaning))
+        return RelayUnreachableError(f"the relay hung up before it answered ({closed.kind})")
+
+    async def _stay(self, joined: _Joined, stopping: asyncio.Future[Any]) -> _Joined | str:
+        """Be in the room until `stop`, or until the connection ends or another has taken its place.
+
+        When the relay has been silent for too long to be well, a second connection is tried beside the first: a relay that was restarted
+        knows nothing of the first, and one that is only slow loses nothing by it.
+        """
+        channel = joined.channel
+        self._enter(joined)
+        listening = asyncio.ensure_future(self._listen(channel))
+        reporting = asyncio.ensure_future(self._report(channel))
+        doubting: asyncio.Future[None] = asyncio.ensure_future(channel.connection.silence(_SILENCE_S))
+        successor: asyncio.Task[_Joined] | None = None
+        try:
+            while True:
+                doubt: asyncio.Future[Any] = doubting if successor is None else successor
+                await asyncio.wait((listening, stopping, doubt), return_when=asyncio.FIRST_COMPLETED)
+                if stopping.done():
+                    await self._say_goodbye(joined)
+                    return "stopped"
+                if successor is not None and successor.done():
+                    if successor.exception() is None:
+                        log_event(logger, Event.SESSION_MOVED, "the relay answers again, on a new connection")
+                        return successor.result()
+                    successor, doubting = None, asyncio.ensure_future(channel.connection.silence(_SILENCE_S))
+                if listening.done():
+                    if (
+                        successor is not None
+                        and (came := await self._wait_for(successor, stopping)) is not None
+                    ):
+                        return came
+                    reason = listening.result()
+                    log_event(logger, Event.SESSION_LOST, f"connection lost: {reason}", reason=reason)
+                    return reason
+                if successor is None and doubting.done():
+                    successor = asyncio.create_task(self._join())
+        finally:
+            await _cancel(listening, reporting, doubting, *([] if successor is None else [successor]))
+            channel.connection.close(Code.GOODBYE.number, "")
+            await channel.finish(timeout_s=0.05)
+
+    def _enter(self, joined: _Joined) -> None:
+        channel, welcome = joined.channel, joined.welcome
+        self.connection, self.welcome = channel.connection, welcome
+        peers = welcome.room.peers
+        gateway = any(peer.role is Role.GATEWAY for peer in peers)
+        self._handler.joined(channel.connection, welcome)
+        self.joins += 1
+        log_event(
+            logger,
+            Event.SESSION_JOINED,
+            status.say(status.Joined(welcome.room.code, welcome.peer_id, len(peers), gateway)),
+            room=welcome.room.code,
+            peer_id=welcome.peer_id,
+            tap_mtu=welcome.tap_mtu,
+            peers=len(peers),
+            datagram_budget=channel.connection.max_datagram_size,
+        )
+
+    async def _say_goodbye(self, joined: _Joined) -> None:
+        channel = joined.channel
+        channel.post(Disconnect(code=Code.GOODBYE, reason=Code.GOODBYE.meaning))
+        await channel.finish()
+        log_event(logger, Event.SESSION_LEFT, status.say(status.Stopped(joined.welcome.room.code)))
+
+    async def _wait_for(
+        self, successor: asyncio.Task[_Joined], stopping: asyncio.Future[Any]
+    ) -> _Joined | None:
+        """Let a second connection that is under way come about; None when it does not, or `stop` came first."""
+        await asyncio.wait((successor, stopping), return_when=asyncio.FIRST_COMPLETED)
+        return successor.result() if successor.done() and successor.exception() is None else None
+
+    async def _listen(self, channel: ControlChannel) -> str:
+        """Read what the relay says; gives the reason the connection ended, raises when it is for good."""
+        said: Disconnect | None = None
+        try:
+            while said is None and (body := await channel.receive()) is not None:
+                match decode_from_relay(body):
+                    case PeerJoined() as peer:
+                        log_event(
+                            logger,
+                            Event.PEER_JOINED,
+                            _newcomer(peer),
+                            peer_id=peer.peer_id,
+                            role=peer.role,
+                            mac=peer.mac,
+                        )
+                        self._handler.peer_joined(peer)
+                    case PeerLeft() as peer:
+                        log_event(
+                            logger,
+                            Event.PEER_LEFT,
+                            f"peer {peer.peer_id} left: {peer.reason.meaning}",
+                            peer_id=peer.peer_id,
+                            code=peer.reason,
+                        )
+                        self._handler.peer_left(peer)
+                    case Stats(counters=counters):
+                        self.relay_counters = known_counters(counters)
+                    case Disconnect() as said:
+                        pass
+                    case None:
+                        pass
+        except RemoteProtocolError as error:
+            channel.connection.close(error.code.number, str(error))
+            return f"the relay broke the protocol: {error}"
+        if said is None:
+            closed = await channel.connection.closed()
+            if closed.kind != "peer" or closed.code is None:
+                return _CLOSE_WORDS.get(closed.kind, closed.reason or closed.kind)
+            code = Code.from_number(closed.code)
+            said = Disconnect(code=code, reason=closed.reason or code.meaning)
+        if said.code.retry is Retry.NO:
+            raise status.rejected_error(said)
+        return said.reason or said.code.meaning
+
+    async def _report(self, channel: ControlChannel) -> None:
+        """Send `stats` at the interval."""
+        last = time.monotonic()
+        while True:
+            await asyncio.sleep(self.config.stats_interval_s)
+            now = time.monotonic()
+            channel.post(Stats(counters=self._handler.counters(), interval_s=round(now - last, 3)))
+            last = now
+
+
+_TRUST_FAULTS = {
+    "wrong-pin": TrustFault.WRONG_PIN,
+    "wrong-name": TrustFault.WRONG_NAME,
+    "expired": TrustFault.EXPIRED,
+    "bad-certificate": TrustFault.OTHER,
+}
+
+_CLOSE_WORDS = {
+    "timed-out": "the relay is not answering any more",
+    "reset": "the relay was restarted",
+    "local": "closed here",
+}
+
+
+async def _cancel(*tasks: asyncio.Future[Any]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _newcomer(peer: PeerJoined) -> str:
+    if peer.role is Role.GATEWAY:
+        return "a gateway joined: its LAN is reachable now"
+    return f"a player joined ({peer.mac})"

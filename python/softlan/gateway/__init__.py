@@ -1,0 +1,1 @@
+"""The gateway: brings a real LAN into a room."""

@@ -1,0 +1,6 @@
+"""`python -m softlan.relay`."""
+
+from softlan.relay.cli import relay
+
+if __name__ == "__main__":
+    relay(prog_name="python -m softlan.relay", auto_envvar_prefix="SOFTLAN_RELAY")

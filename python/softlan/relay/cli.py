@@ -1,0 +1,262 @@
+"""`softlan relay`: options in, a running relay out."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+from pathlib import Path
+from typing import Any
+
+import click
+
+from softlan._core import FILTER_NAMES
+from softlan.config import LISTEN, RATE, ROOM, SECONDS, Listen
+from softlan.errors import ConfigError, SoftlanError
+from softlan.observe.events import Event
+from softlan.observe.local import StatusServer
+from softlan.observe.logs import log_event
+from softlan.parts import frame_log_options, log_options, reported, run_part, version_option
+from softlan.relay.certificates import (
+    ServerCertificate,
+    kept_dev_certificate,
+    load_certificate,
+    make_dev_certificate,
+    write_der,
+)
+from softlan.relay.rooms import RoomPolicy
+from softlan.relay.server import Relay, RelayConfig
+
+__all__ = ["relay"]
+
+logger = logging.getLogger(__name__)
+
+
+@click.command(context_settings={"show_default": True, "help_option_names": ["-h", "--help"]})
+@click.option(
+    "--listen",
+    type=LISTEN,
+    default="443/udp",
+    metavar="ADDRESS",
+    help="443/udp (all addresses), IP:PORT or [IPv6]:PORT.",
+)
+@click.option(
+    "--cert",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Production: certificate chain, PEM, leaf first. SIGHUP reloads it.",
+)
+@click.option(
+    "--key", type=click.Path(path_type=Path), metavar="FILE", help="Production: the chain's private key, PEM."
+)
+@click.option(
+    "--dev-cert-name",
+    default="lanparty-relay.local",
+    metavar="NAME",
+    help="The name the dev certificate is made for.",
+)
+@click.option(
+    "--dev-cert-der-out",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write the certificate (DER) for players to pin, once the relay listens.",
+)
+@click.option(
+    "--dev-cert-state",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Keep the dev certificate and its key here, so that pins survive a restart.",
+)
+@click.option(
+    "--room-mtu",
+    type=click.IntRange(1280, 1500),
+    default=1500,
+    metavar="BYTES",
+    help="The largest MTU a room may get.",
+)
+@click.option("--max-rooms", type=click.IntRange(1, 65535), default=256, metavar="N", help="Rooms at once.")
+@click.option(
+    "--max-peers",
+    type=click.IntRange(1, 1_000_000),
+    default=1024,
+    metavar="N",
+    help="Peers at once, in all rooms.",
+)
+@click.option(
+    "--max-peers-per-room",
+    type=click.IntRange(1, 1000),
+    default=64,
+    metavar="N",
+    help="Peers in one room, its gateway included.",
+)
+@click.option(
+    "--allow-room",
+    "allowed_rooms",
+    type=ROOM,
+    multiple=True,
+    metavar="CODE",
+    help="Serve only this room (may be given again). Any room if not given.",
+)
+@click.option(
+    "--admission-timeout",
+    type=SECONDS,
+    default="5",
+    metavar="SECONDS",
+    help="How long a peer may take for its hello.",
+)
+@click.option(
+    "--idle-timeout",
+    type=SECONDS,
+    default="2.5",
+    metavar="SECONDS",
+    help="A peer that is silent for this long is gone.",
+)
+@click.option(
+    "--limit-broadcast",
+    type=RATE,
+    default="2mbit",
+    metavar="RATE",
+    help="Broadcast and multicast of each client, or off.",
+)
+@click.option(
+    "--limit-unknown",
+    type=RATE,
+    default="2mbit",
+    metavar="RATE",
+    help="Unicast of each client to unknown MACs, or off.",
+)
+@click.option(
+    "--limit-total", type=RATE, default="off", metavar="RATE", help="Everything of each client, or off."
+)
+@click.option(
+    "--malformed-limit",
+    type=click.IntRange(1, 1_000_000),
+    default=64,
+    metavar="N",
+    help="Malformed datagrams after which a peer is disconnected.",
+)
+@click.option(
+    "--no-filter",
+    "filters_off",
+    type=click.Choice(FILTER_NAMES),
+    multiple=True,
+    help="Switch a safety filter off (may be given again).",
+)
+@click.option(
+    "--congestion", type=click.Choice(["cubic", "bbr"]), default="cubic", help="QUIC's congestion controller."
+)
+@frame_log_options
+@log_options
+@version_option
+@reported
+def relay(
+    *,
+    listen: Listen,
+    cert: Path | None,
+    key: Path | None,
+    dev_cert_name: str,
+    dev_cert_der_out: Path | None,
+    dev_cert_state: Path | None,
+    room_mtu: int,
+    max_rooms: int,
+    max_peers: int,
+    max_peers_per_room: int,
+    allowed_rooms: tuple[str, ...],
+    admission_timeout: float,
+    limit_broadcast: int | None,
+    limit_unknown: int | None,
+    limit_total: int | None,
+    **others: Any,
+) -> None:
+    """Run the relay: the switch in the middle of the party.
+
+    Without --cert and --key it makes a certificate of its own; give players the file of --dev-cert-der-out.
+    """
+    if (cert is None) != (key is None):
+        raise ConfigError(
+            "--cert and --key belong together", hint="give both, or neither for a dev certificate"
+        )
+    policy = RoomPolicy(
+        max_rooms=max_rooms,
+        max_peers=max_peers,
+        max_peers_per_room=max_peers_per_room,
+        room_mtu=room_mtu,
+        allowed_rooms=frozenset(allowed_rooms) or None,
+    )
+    config = RelayConfig(
+        listen=str(Listen("::", listen.port)) if listen.address is None else str(listen),
+        policy=policy,
+        admission_timeout_s=admission_timeout,
+        limit_broadcast=limit_broadcast,
+        limit_unknown=limit_unknown,
+        limit_total=limit_total,
+        idle_timeout_s=others["idle_timeout"],
+        malformed_limit=others["malformed_limit"],
+        filters_off=others["filters_off"],
+        congestion=others["congestion"],
+        frame_log=others["frame_log"],
+        frame_log_sample=others["frame_log_sample"],
+    )
+
+    def certificate() -> ServerCertificate:
+        if cert is not None and key is not None:
+            return load_certificate(cert, key)
+        if dev_cert_state is not None:
+            return kept_dev_certificate(dev_cert_state, dev_cert_name)
+        return make_dev_certificate(dev_cert_name)
+
+    async def main(stopping: asyncio.Event) -> None:
+        shown = certificate()
+        running = Relay.start(config, shown)
+        _write_der(dev_cert_der_out, shown)
+        log_event(
+            logger,
+            Event.RELAY_LISTENING,
+            f"listening on {running.local_address}/udp",
+            address=running.local_address,
+            pin=shown.pin,
+            certificate=None if dev_cert_der_out is None else str(dev_cert_der_out),
+        )
+        reload_on_hangup = cert is not None or dev_cert_state is not None
+
+        def hangup() -> None:
+            if reload_on_hangup:
+                _reload(running, certificate, dev_cert_der_out)
+
+        # Windows has no SIGHUP, and no handlers on its event loop.
+        with contextlib.suppress(NotImplementedError, AttributeError):
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hangup)
+        async with StatusServer("relay", running.snapshot):
+            serving = asyncio.ensure_future(running.serve())
+            told = asyncio.ensure_future(stopping.wait())
+            try:
+                await asyncio.wait((serving, told), return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                log_event(logger, Event.RELAY_STOPPING, "stopping; telling the peers")
+                await running.close()
+                for task in (serving, told):
+                    task.cancel()
+                await asyncio.gather(serving, told, return_exceptions=True)
+        log_event(logger, Event.RELAY_STOPPED, "stopped")
+
+    run_part(main)
+
+
+def _reload(running: Relay, certificate: Any, der_out: Path | None) -> None:
+    """Read the certificate again; when that fails the relay goes on with the one it has."""
+    try:
+        fresh = certificate()
+        running.replace_certificate(fresh)
+        _write_der(der_out, fresh)
+    except SoftlanError as error:
+        log_event(
+            logger, Event.CERTIFICATE_FAILED, f"the former certificate stays in use: {error}", hint=error.hint
+        )
+    else:
+        log_event(logger, Event.CERTIFICATE_LOADED, "the certificate was read again", pin=fresh.pin)
+
+
+def _write_der(path: Path | None, certificate: ServerCertificate) -> None:
+    if path is not None:
+        write_der(path, certificate)

@@ -1,0 +1,460 @@
+"""The relay at work: accepts connections, has them admitted, tells peers of each other, and keeps the books.
+
+Decisions are `rooms.py`'s; frames move in `softlan._core`. Everything here runs on one asyncio loop, so that what it does
+between two awaits needs no lock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from softlan._core import (
+    Connection,
+    CoreError,
+    Endpoint,
+    FrameLog,
+    PluggedPeer,
+    Room,
+    TransportSettings,
+)
+from softlan.control.channel import ControlChannel
+from softlan.control.codes import Code
+from softlan.control.messages import (
+    Disconnect,
+    Hello,
+    Reject,
+    Stats,
+    decode_from_peer,
+    decode_hello,
+    reject_for,
+)
+from softlan.errors import ConfigError, RemoteProtocolError, SoftlanError
+from softlan.observe.counters import Change, Reading, known_counters
+from softlan.observe.events import Event
+from softlan.observe.frames import follow_frame_log
+from softlan.observe.logs import log_event
+from softlan.relay.certificates import ServerCertificate
+from softlan.relay.rooms import Admission, Member, Rejection, RoomPolicy, Rooms
+
+__all__ = ["Relay", "RelayConfig"]
+
+logger = logging.getLogger(__name__)
+
+_REJECT_LINGER_S = 1.0
+"""How long a rejected peer has to take its reject before the connection is closed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RelayConfig:
+    """How a relay behaves. `listen` is `IP:PORT`; limits are in bits per second, None is no limit."""
+
+    listen: str
+    policy: RoomPolicy = field(default_factory=RoomPolicy)
+    idle_timeout_s: float = 2.5
+    congestion: str = "cubic"
+    max_udp_payload: int = 1472
+    admission_timeout_s: float = 5.0
+    limit_total: int | None = None
+    limit_broadcast: int | None = None
+    limit_unknown: int | None = None
+    malformed_limit: int = 64
+    filters_off: tuple[str, ...] = ()
+    frame_log: str = "off"
+    frame_log_sample: int = 100
+    stats_interval_s: float = 10.0
+    summary_interval_s: float = 60.0
+
+
+@dataclass(slots=True)
+class _Peer:
+    """One admitted connection."""
+
+    member: Member[int]
+    channel: ControlChannel
+    plugged: PluggedPeer
+    since: float
+    leave_code: Code | None = None
+    reported: dict[str, int] = field(default_factory=dict)
+
+
+class Relay:
+    """A running relay, from `start` to `close`."""
+
+    def __init__(self, config: RelayConfig, endpoint: Endpoint) -> None:
+        self.config = config
+        self._endpoint = endpoint
+        self._rooms: Rooms[int] = Rooms(config.policy)
+        self._switches: dict[str, Room] = {}
+        self._peers: dict[int, _Peer] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._frame_log = FrameLog(config.frame_log, sample=config.frame_log_sample)
+        self._last_readings: dict[int, Reading] = {}
+        self._closing = False
+
+    @classmethod
+    def start(cls, config: RelayConfig, certificate: ServerCertificate) -> Relay:
+        """Bind the socket and begin to answer.
+
+        Raises:
+            ConfigError: the address cannot be had, or a setting is out of range.
+
+        """
+        try:
+            transport = TransportSettings(
+                idle_timeout=config.idle_timeout_s,
+                max_udp_payload=config.max_udp_payload,
+                congestion="bbr" if config.congestion == "bbr" else "cubic",
+            )
+            endpoint = Endpoint.server(config.listen, list(certificate.chain), certificate.key, transport)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+        except CoreError as error:
+            raise SoftlanError(
+                f"cannot listen on {config.listen}/udp: {error.args[1]}",
+                hint=_listen_hint(str(error.args[1])),
+            ) from error
+        return cls(config, endpoint)
+
+    @property
+    def local_address(self) -> str:
+        """The bound `IP:PORT`."""
+        return self._endpoint.local_address
+
+    def replace_certificate(self, certificate: ServerCertificate) -> None:
+        """Show another certificate to new connections; the present ones stay.
+
+        Raises:
+            ConfigError: chain and key cannot be used; the former certificate stays.
+
+        """
+        try:
+            self._endpoint.replace_certificate(list(certificate.chain), certificate.key)
+        except CoreError as error:
+            raise ConfigError(str(error.args[1])) from error
+
+    async def serve(self) -> None:
+        """Accept and serve peers until `close`."""
+        self._spawn(self._keep_books())
+        if self.config.frame_log != "off":
+            self._spawn(follow_frame_log(logger, self._frame_log, has_rooms=True))
+        while (connection := await self._endpoint.accept()) is not None:
+            self._spawn(self._serve_peer(connection))
+
+    async def close(self) -> None:
+        """Tell every peer, close every connection and give up the socket."""
+        if self._closing:
+            return
+        self._closing = True
+        farewell = Disconnect(code=Code.SHUTTING_DOWN, reason="the relay is stopping or restarting")
+        for peer in self._peers.values():
+            peer.channel.post(farewell)
+        await asyncio.gather(*(peer.channel.finish(timeout_s=0.3) for peer in self._peers.values()))
+        await self._endpoint.close(Code.SHUTTING_DOWN.number, farewell.reason)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._endpoint.stop()
+
+    def snapshot(self) -> dict[str, Any]:
+        """What `softlan status` shows: rooms, peers and their counters."""
+        rooms = []
+        for room in self._rooms:
+            peers = [self._peers[c] for c in room.members if c in self._peers]
+            rooms.append(
+                {
+                    "code": room.code,
+                    "tap_mtu": room.tap_mtu,
+                    "gateway": room.gateway is not None,
+                    "peers": [self._peer_snapshot(peer) for peer in peers],
+                }
+            )
+        return {"listen": self.local_address, "peer_count": self._rooms.peer_count, "rooms": rooms}
+
+    def _peer_snapshot(self, peer: _Peer) -> dict[str, Any]:
+        member, connection = peer.member, peer.channel.connection
+        return {
+            "peer_id": member.peer_id,
+            "role": member.role.value,
+            "mac": None if member.mac is None else str(member.mac),
+            "address": connection.remote_address,
+            "software": member.software,
+            "rtt_ms": round(connection.rtt * 1000, 3),
+            "datagram_budget": connection.max_datagram_size,
+            "connected_s": round(time.monotonic() - peer.since, 3),
+            "counters": peer.plugged.counters(),
+            "reported": peer.reported,
+        }
+
+    def _spawn(self, work: Any) -> None:
+        task: asyncio.Task[None] = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log_event(logger, Event.FAULT, f"a task of the relay failed: {error}", exc_info=error)
+
+    # One peer, from handshake to goodbye ------------------------------------------------------------------------------
+
+    async def _serve_peer(self, connection: Connection) -> None:
+        channel = ControlChannel(connection)
+        channel.start()
+        peer: _Peer | None = None
+        try:
+            peer = await self._admit(connection, channel)
+            if peer is not None:
+                await self._listen_to(peer)
+        except Exception as error:  # one peer's trouble must never become another's
+            log_event(logger, Event.FAULT, f"serving {connection.remote_address}: {error}", exc_info=error)
+            connection.close(Code.INTERNAL_ERROR.number, Code.INTERNAL_ERROR.meaning)
+        finally:
+            if peer is not None:
+                self._take_leave(peer, peer.leave_code or Code.CONNECTION_LOST)
+            await channel.finish(timeout_s=0.1)
+            connection.close(Code.GOODBYE.number, "")
+
+    async def _admit(self, connection: Connection, channel: ControlChannel) -> _Peer | None:
+        """Wait for the hello and judge it; None when the peer was sent away."""
+        address = connection.remote_address
+        try:
+            async with asyncio.timeout(self.config.admission_timeout_s):
+                await connection.accept_control()
+                body = await channel.receive()
+            if body is None:
+                log_event(
+                    logger, Event.CONNECTION_FAILED, f"{address} left before its hello", address=address
+                )
+                return None
+            hello = decode_hello(body)
+        except TimeoutError:
+            reason = f"no hello within {self.config.admission_timeout_s:g} s"
+            await self._reject(channel, Reject(code=Code.HELLO_TIMEOUT, reason=reason))
+            return None
+        except RemoteProtocolError as error:
+            await self._reject(channel, reject_for(error))
+            return None
+        except CoreError as error:
+            log_event(
+                logger,
+                Event.CONNECTION_FAILED,
+                f"{address} left before its hello: {error.args[1]}",
+                address=address,
+            )
+            return None
+        if self._closing:
+            await self._reject(channel, Reject(code=Code.SHUTTING_DOWN, reason=Code.SHUTTING_DOWN.meaning))
+            return None
+        match self._rooms.admit(hello, connection.id):
+            case Rejection(message):
+                await self._reject(channel, message, hello)
+                return None
+            case admission:
+                return self._welcome(admission, hello, channel)
+
+    async def _reject(self, channel: ControlChannel, message: Reject, hello: Hello | None = None) -> None:
+        connection = channel.connection
+        log_event(
+            logger,
+            Event.HELLO_REJECTED,
+            f"rejected {connection.remote_address}: {message.reason}",
+            address=connection.remote_address,
+            code=message.code,
+            field=message.field,
+            room=None if hello is None else hello.room,
+            mac=None if hello is None else hello.mac,
+        )
+        channel.post(message)
+        await channel.finish(timeout_s=_REJECT_LINGER_S)
+        connection.close(message.code.number, message.reason)
+
+    def _welcome(self, admission: Admission[int], hello: Hello, channel: ControlChannel) -> _Peer:
+        """Plug an admitted peer in and tell everybody. No awaits: peers hear of changes in the order they happen."""
+        connection = channel.connection
+        if admission.replaces is not None:
+            self._replace(admission)
+        if admission.room_is_new:
+            self._switches[admission.room] = Room(
+                admission.room, self._frame_log, filters_off=list(self.config.filters_off)
+            )
+            log_event(
+                logger,
+                Event.ROOM_OPENED,
+                f"room {admission.room} opened with MTU {admission.tap_mtu}",
+                room=admission.room,
+                tap_mtu=admission.tap_mtu,
+            )
+        member = self._rooms.member(connection.id)
+        assert member is not None
+        config = self.config
+        plugged = self._switches[admission.room].plug(
+            self._endpoint,
+            connection,
+            admission.peer_id,
+            mac=hello.mac,
+            takes_fragments=hello.fragments,
+            # A gateway speaks for a whole LAN, whose owner runs it; the limits are for players.
+            limit_total=config.limit_total if hello.mac else None,
+            limit_broadcast=config.limit_broadcast if hello.mac else None,
+            limit_unknown=config.limit_unknown if hello.mac else None,
+            malformed_limit=config.malformed_limit,
+            malformed_code=Code.MALFORMED_DATAGRAMS.number,
+            malformed_reason=Code.MALFORMED_DATAGRAMS.meaning,
+        )
+        peer = _Peer(member, channel, plugged, time.monotonic())
+        self._peers[connection.id] = peer
+        channel.post(admission.welcome)
+        for other in admission.notify:
+            self._peers[other].channel.post(admission.peer_joined)
+        log_event(
+            logger,
+            Event.PEER_JOINED,
+            f"{member.role.value} {member.peer_id} joined room {member.room} from {connection.remote_address}",
+            room=member.room,
+            peer_id=member.peer_id,
+            role=member.role,
+            mac=member.mac,
+            address=connection.remote_address,
+            budget=hello.datagram_budget,
+            software=hello.software,
+        )
+        return peer
+
+    def _replace(self, admission: Admission[int]) -> None:
+        """End the former connection of a peer that came back; the rooms have let go of it already."""
+        assert admission.replaces is not None
+        former = self._peers.pop(admission.replaces)
+        former.plugged.unplug()
+        former.leave_code = Code.REPLACED
+        former.channel.connection.close(Code.REPLACED.number, Code.REPLACED.meaning)
+        if admission.peer_left is not None:
+            for other in admission.notify:
+                self._peers[other].channel.post(admission.peer_left)
+        log_event(
+            logger,
+            Event.PEER_REPLACED,
+            f"{former.member.role.value} {former.member.peer_id} of room {admission.room} came back on a new connection",
+            room=admission.room,
+            peer_id=former.member.peer_id,
+        )
+
+    async def _listen_to(self, peer: _Peer) -> None:
+        """Read what an admitted peer says until it leaves; settles why it left."""
+        channel = peer.channel
+        try:
+            while (body := await channel.receive()) is not None:
+                match decode_from_peer(body):
+                    case Stats(counters=counters):
+                        peer.reported = known_counters(counters)
+                        log_event(
+                            logger,
+                            Event.PEER_STATS,
+                            f"stats of peer {peer.member.peer_id}",
+                            room=peer.member.room,
+                            peer_id=peer.member.peer_id,
+                            **peer.reported,
+                        )
+                    case Disconnect(code=code):
+                        peer.leave_code = peer.leave_code or code
+                        return
+                    case None:
+                        pass
+        except RemoteProtocolError as error:
+            peer.leave_code = error.code
+            channel.post(Disconnect(code=error.code, reason=str(error)))
+            await channel.finish(timeout_s=_REJECT_LINGER_S)
+            channel.connection.close(error.code.number, str(error))
+            return
+        closed = await channel.connection.closed()
+        if peer.leave_code is None:
+            peer.leave_code = self._why_closed(closed.kind, closed.code, peer)
+
+    def _why_closed(self, kind: str, code: int | None, peer: _Peer) -> Code:
+        if kind == "peer" and code is not None:
+            return Code.from_number(code)
+        if self._closing:
+            return Code.SHUTTING_DOWN
+        # The data plane closes connections by itself for one reason.
+        if kind == "local" and peer.plugged.counters()["drop_malformed"] >= self.config.malformed_limit:
+            log_event(
+                logger,
+                Event.PEER_MISBEHAVED,
+                f"peer {peer.member.peer_id} of room {peer.member.room} sent too many malformed datagrams",
+                room=peer.member.room,
+                peer_id=peer.member.peer_id,
+                address=peer.channel.connection.remote_address,
+            )
+            return Code.MALFORMED_DATAGRAMS
+        return Code.PROTOCOL_ERROR if kind == "local" else Code.CONNECTION_LOST
+
+    def _take_leave(self, peer: _Peer, code: Code) -> None:
+        connection_id = peer.channel.connection.id
+        peer.plugged.unplug()
+        if self._peers.get(connection_id) is peer:
+            del self._peers[connection_id]
+        self._last_readings.pop(connection_id, None)
+        departure = self._rooms.leave(connection_id, code)
+        if departure is None:
+            return
+        for other in departure.notify:
+            self._peers[other].channel.post(departure.peer_left)
+        log_event(
+            logger,
+            Event.PEER_LEFT,
+            f"{peer.member.role.value} {peer.member.peer_id} left room {departure.room}: {code.meaning}",
+            room=departure.room,
+            peer_id=peer.member.peer_id,
+            code=code,
+            **{name: value for name, value in peer.plugged.counters().items() if value},
+        )
+        if departure.room_is_empty:
+            del self._switches[departure.room]
+            log_event(
+                logger, Event.ROOM_CLOSED, f"room {departure.room} is empty and closed", room=departure.room
+            )
+
+    # Books ------------------------------------------------------------------------------------------------------------
+
+    async def _keep_books(self) -> None:
+        """Send every peer the relay's counters of it, and log one line a summary interval."""
+        interval = self.config.stats_interval_s
+        last_summary = time.monotonic()
+        before: Reading | None = None
+        while True:
+            await asyncio.sleep(interval)
+            for peer in self._peers.values():
+                peer.channel.post(Stats(counters=peer.plugged.counters(), interval_s=interval))
+            now = time.monotonic()
+            if now - last_summary >= self.config.summary_interval_s - interval / 2:
+                last_summary = now
+                reading = Reading(now, self._totals())
+                if before is not None and self._peers:
+                    change = Change.between(before, reading)
+                    log_event(
+                        logger,
+                        Event.COUNTERS_SUMMARY,
+                        f"{len(self._peers)} peers in {len(self._rooms)} rooms: {change.summary()}",
+                    )
+                before = reading
+
+    def _totals(self) -> dict[str, int]:
+        totals: dict[str, int] = {}
+        for peer in self._peers.values():
+            for name, value in peer.plugged.counters().items():
+                totals[name] = totals.get(name, 0) + value
+        return totals
+
+
+def _listen_hint(message: str) -> str | None:
+    text = message.lower()
+    if "in use" in text:
+        return "another program has that UDP port: stop it, or choose another with --listen"
+    if "permission" in text or "denied" in text:
+        return "ports below 1024 need root or CAP_NET_BIND_SERVICE: try --listen 4433/udp"
+    if "assign" in text:
+        return "the address is not one of this machine's"
+    return None
