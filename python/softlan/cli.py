@@ -10,6 +10,7 @@ import msgspec
 
 from softlan.client.cli import client
 from softlan.gateway.cli import gateway
+from softlan.lab.cli import command as demo
 from softlan.observe.counters import DROP_COUNTERS
 from softlan.observe.local import PartStatus, read_all
 from softlan.parts import reported, version_option
@@ -81,3 +82,4 @@ def _traffic(counters: dict[str, int]) -> str:
 main.add_command(relay)
 main.add_command(gateway)
 main.add_command(client)
+main.add_command(demo)

@@ -95,5 +95,5 @@ def _make_adapter(tap: str | None, attach: str | None, mac: Mac, mtu: int) -> Ad
     from softlan.client.linux import AttachedAdapter, TapAdapter
 
     if attach is not None:
-        return AttachedAdapter(attach, mtu)
+        return AttachedAdapter(attach)
     return TapAdapter(tap, mac, mtu)

@@ -1,12 +1,10 @@
 """The client's adapter on Linux: a TAP of its own, or an existing interface for machines without /dev/net/tun.
 
-A TAP disappears with its last file descriptor, so the kernel itself cleans up after a crash. An existing interface is used as it
-is, except for its MTU, which is put back.
+A TAP disappears with its last file descriptor, so the kernel itself cleans up after a crash. An existing interface is used as it is.
 """
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import socket
 import struct
@@ -17,9 +15,8 @@ from softlan.errors import InterfaceError, PrivilegeError, SoftlanError, Unsuppo
 
 __all__ = ["AttachedAdapter", "TapAdapter", "port_error"]
 
-_SIOCGIFMTU = 0x8921
-"""linux/sockios.h."""
 _SIOCSIFMTU = 0x8922
+"""linux/sockios.h."""
 _IFREQ_MTU = "16si20x"
 """struct ifreq with ifr_name and ifr_mtu, 40 bytes (linux/if.h)."""
 
@@ -85,15 +82,18 @@ class TapAdapter:
 
 
 class AttachedAdapter:
-    """An existing interface, used through a packet socket: the far end of a veth pair whose near end is the player's."""
+    """An existing interface, used through a packet socket: the far end of a veth pair whose near end is the player's.
 
-    def __init__(self, name: str, mtu: int) -> None:
+    Its MTU is left alone: a veth drops what is longer than its MTU on arrival as well, and the LAN's full-size frames, which
+    a TAP takes, would be lost. What is above the room's MTU travels in fragments.
+    """
+
+    def __init__(self, name: str) -> None:
         """Open it.
 
         Raises:
             PrivilegeError, InterfaceError: with what to do about it.
             UnsupportedPlatformError: not on Linux.
-
         """
         _require_linux()
         self.name = name
@@ -101,8 +101,6 @@ class AttachedAdapter:
             self._device = PacketSocket.open(name)
         except CoreError as error:
             raise port_error(error) from error
-        self._former_mtu: int | None = _mtu(name)
-        self.set_mtu(mtu)
 
     @property
     def device(self) -> PacketSocket:
@@ -110,23 +108,11 @@ class AttachedAdapter:
         return self._device
 
     def set_mtu(self, mtu: int) -> None:
-        """Change the IP MTU, in bytes."""
-        _set_mtu(self.name, mtu)
+        """Leave the MTU alone."""
 
     def close(self) -> None:
-        """Put the MTU back; the kernel ends promiscuous mode with the socket."""
+        """Give it up; the kernel ends promiscuous mode with the socket."""
         self._device.close()
-        former, self._former_mtu = self._former_mtu, None
-        if former is not None:
-            # The interface may be gone, and nothing is left to restore then.
-            with contextlib.suppress(SoftlanError):
-                _set_mtu(self.name, former)
-
-
-def _mtu(name: str) -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
-        answer = fcntl.ioctl(control, _SIOCGIFMTU, struct.pack(_IFREQ_MTU, name.encode(), 0))
-    return int(struct.unpack(_IFREQ_MTU, answer)[1])
 
 
 def _set_mtu(name: str, mtu: int) -> None:
