@@ -175,6 +175,7 @@ def session_config(
         server_name=name,
         trusted=trusted,
         room=room,
+        pinned=relay_ca_cert is not None,
         role=role,
         mac=identity.mac,
         resume=identity.resume_key(name, room),

@@ -81,7 +81,12 @@ class Client:
     def snapshot(self) -> dict[str, Any]:
         """What `softlan status` shows."""
         name = None if self._adapter is None else self._adapter.name
-        return {"interface": name, "mac": str(self.config.session.mac), "tap_mtu": self._mtu or None}
+        return {
+            "interface": name,
+            "mac": str(self.config.session.mac),
+            "tap_mtu": self._mtu or None,
+            "port_counters": {} if self._bridge is None else self._bridge.port_counters(),
+        }
 
     # What the session tells -------------------------------------------------------------------------------------------
 

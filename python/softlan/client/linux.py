@@ -24,7 +24,6 @@ _HINTS = {
     "no-privilege": "run it as root (sudo), or give it the capabilities CAP_NET_ADMIN and CAP_NET_RAW",
     "no-tun-device": "load the tun module (`modprobe tun`); in a container, pass /dev/net/tun in, or use --attach",
     "name-taken": "another program has an interface of that name: choose another with --tap",
-    "name-invalid": "interface names have 1 to 15 characters, no spaces and no slashes",
     "interface-missing": "`ip link` lists the interfaces of this machine",
     "interface-down": "bring it up first: `ip link set dev NAME up`",
     "not-ethernet": "choose a wired Ethernet interface, a bridge or a veth",

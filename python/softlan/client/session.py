@@ -68,7 +68,8 @@ that returns is found within about two seconds; an Initial a second is nothing t
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionConfig:
-    """What to join, and how. `trusted` is asked before each attempt, so that a renewed certificate file is read again."""
+    """What to join, and how. `trusted` is asked before each attempt, so that a renewed certificate file is read again;
+    `pinned` says that it is the relay's own certificate and not the system's authorities."""
 
     relay: HostPort
     server_name: str
@@ -77,6 +78,7 @@ class SessionConfig:
     role: Role
     mac: Mac | None
     resume: str
+    pinned: bool = True
     keep_alive_s: float = 0.5
     idle_timeout_s: float = 2.5
     max_udp_payload: int = 1472
@@ -274,7 +276,7 @@ class Session:
                 )
         except (OSError, TimeoutError) as error:
             raise RelayUnreachableError(
-                f"{relay.host} does not resolve to an address: {error or 'no answer from the name server'}",
+                f"{relay.host} does not resolve to an address: {_resolver_words(error)}",
                 hint="check the spelling, and this machine's name servers",
             ) from error
         addresses = dict.fromkeys(str(HostPort(str(info[4][0]), int(info[4][1]))) for info in found)
@@ -283,6 +285,12 @@ class Session:
     def _explain_failure(self, error: CoreError, waited_s: float) -> SoftlanError:
         kind, message = error.args
         relay = str(self.config.relay)
+        if kind == "wrong-pin" and not self.config.pinned:
+            return TrustError(
+                f"{relay} answered, but its certificate is of no authority this machine trusts ({message})",
+                kind=TrustFault.WRONG_PIN,
+                hint="give the relay's own certificate with --relay-ca-cert FILE; its operator has it",
+            )
         if kind in _TRUST_FAULTS:
             state = status.Untrusted(relay, _TRUST_FAULTS[kind])
             return TrustError(
@@ -448,6 +456,14 @@ async def _cancel(*tasks: asyncio.Future[Any]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _resolver_words(error: OSError | TimeoutError) -> str:
+    return (
+        (error.strerror or str(error))
+        if isinstance(error, socket.gaierror)
+        else "no answer from the name server"
+    )
 
 
 def _newcomer(peer: PeerJoined) -> str:

@@ -98,7 +98,11 @@ class Gateway:
 
     def snapshot(self) -> dict[str, Any]:
         """What `softlan status` shows."""
-        return {"interface": self.config.interface, "remotes": [str(mac) for mac in self._macs.values()]}
+        return {
+            "interface": self.config.interface,
+            "remotes": [str(mac) for mac in self._macs.values()],
+            "port_counters": self._bridge.port_counters(),
+        }
 
     # What the session tells -------------------------------------------------------------------------------------------
 

@@ -246,6 +246,10 @@ class Relay:
                 address=address,
             )
             return None
+        if connection.max_datagram_size is None:
+            reason = "this peer does not take QUIC datagrams (RFC 9221), in which frames travel"
+            await self._reject(channel, Reject(code=Code.PROTOCOL_ERROR, reason=reason))
+            return None
         if self._closing:
             await self._reject(channel, Reject(code=Code.SHUTTING_DOWN, reason=Code.SHUTTING_DOWN.meaning))
             return None

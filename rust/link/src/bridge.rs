@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use softlan_port::{AnyPort, FrameBatch, Port, PortError};
+use softlan_port::{AnyPort, FrameBatch, Port, PortCountersSnapshot, PortError};
 use softlan_switch::{Counters, DropReason};
 use softlan_wire::{EthernetFrame, HEADER_LEN, Mac, PeerId, write_header};
 use tokio::sync::watch;
@@ -101,6 +101,11 @@ impl Bridge {
     /// What went over the tunnel and what was dropped, over all connections.
     pub fn counters(&self) -> &Arc<Counters> {
         &self.shared.counters
+    }
+
+    /// What the port itself took, gave and lost, with stable names.
+    pub fn port_counters(&self) -> PortCountersSnapshot {
+        self.shared.port.counters()
     }
 
     /// Carries frames over `connection` as `peer` from now on, in place of any former connection.

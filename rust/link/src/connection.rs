@@ -79,8 +79,11 @@ impl Connection {
     }
 
     /// The peer's UDP address now; it changes when the peer migrates (RFC 9000 section 9).
+    ///
+    /// An IPv4 peer of an IPv6 socket has its IPv4 address, not the mapped one.
     pub fn remote_address(&self) -> SocketAddr {
-        self.quic.remote_address()
+        let address = self.quic.remote_address();
+        SocketAddr::new(address.ip().to_canonical(), address.port())
     }
 
     /// The smoothed round-trip time.

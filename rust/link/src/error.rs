@@ -7,14 +7,14 @@ use quinn::{ConnectError, ConnectionError};
 /// A failure of the link layer. [`LinkError::kind`] is stable and short; the display text is a sentence for logs.
 #[derive(Debug, thiserror::Error)]
 pub enum LinkError {
-    /// The certificate shown by the relay is none of those we trust.
-    #[error("the relay's certificate is not the trusted one ({0})")]
+    /// The certificate shown by the relay is none of those we trust. Like the next two it holds the verifier's words.
+    #[error("{0}")]
     WrongPin(String),
     /// The certificate is trusted, but made for another name.
-    #[error("the relay's certificate is made for another name ({0})")]
+    #[error("{0}")]
     WrongName(String),
     /// The certificate is outside its validity period.
-    #[error("the relay's certificate is outside its validity period ({0})")]
+    #[error("{0}")]
     Expired(String),
     /// The relay answered, but not with a protocol both sides speak.
     #[error("the relay does not speak this protocol ({0})")]

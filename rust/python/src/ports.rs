@@ -129,6 +129,10 @@ impl PyBridge {
         counters(self.0.counters())
     }
 
+    fn port_counters(&self) -> HashMap<&'static str, u64> {
+        self.0.port_counters().entries().into_iter().collect()
+    }
+
     fn failed<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let bridge = self.0.clone();
         future_into_py(py, async move { Ok(bridge.failed().await) })
