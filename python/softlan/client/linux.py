@@ -93,6 +93,7 @@ class AttachedAdapter:
         Raises:
             PrivilegeError, InterfaceError: with what to do about it.
             UnsupportedPlatformError: not on Linux.
+
         """
         _require_linux()
         self.name = name

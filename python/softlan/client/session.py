@@ -36,6 +36,8 @@ from softlan.control.messages import (
     decode_from_relay,
 )
 from softlan.errors import (
+    InterfaceError,
+    PrivilegeError,
     RejectedError,
     RelayUnreachableError,
     RemoteProtocolError,
@@ -68,8 +70,10 @@ that returns is found within about two seconds; an Initial a second is nothing t
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionConfig:
-    """What to join, and how. `trusted` is asked before each attempt, so that a renewed certificate file is read again;
-    `pinned` says that it is the relay's own certificate and not the system's authorities."""
+    """What to join, and how.
+
+    `trusted` is asked before each attempt, so that a renewed certificate file is read again; `pinned` says that it is the relay's own certificate and not the system's authorities.
+    """
 
     relay: HostPort
     server_name: str
@@ -153,8 +157,8 @@ class Session:
                 try:
                     reason = await self._connect_and_stay()
                     attempt = 0
-                except (RelayUnreachableError, TrustError, RemoteProtocolError, RejectedError) as error:
-                    if not self.joins or (isinstance(error, RejectedError) and not error.retryable):
+                except SoftlanError as error:
+                    if not self.joins or _is_final(error):
                         raise
                     reason = str(error)
                 if self._stopping.is_set():
@@ -456,6 +460,13 @@ async def _cancel(*tasks: asyncio.Future[Any]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _is_final(error: SoftlanError) -> bool:
+    """Say whether a session that was in the room once must end: nothing but a person can mend it."""
+    if isinstance(error, RejectedError):
+        return not error.retryable
+    return isinstance(error, InterfaceError | PrivilegeError)
 
 
 def _resolver_words(error: OSError | TimeoutError) -> str:
