@@ -3,8 +3,9 @@
 Durations are in seconds, sizes in bytes, rates in bits per second. Awaitables may be awaited from any asyncio loop.
 """
 
+import sys
 from collections.abc import Awaitable
-from typing import Literal, final
+from typing import Literal, TypeAlias, final
 
 __all__ = [
     "COUNTER_NAMES",
@@ -41,6 +42,8 @@ __all__ = [
     "room_tap_mtu",
     "tap_mtu_for_datagram",
 ]
+if sys.platform == "win32":
+    __all__ += ["WindowsTap"]
 
 __version__: str
 WIRE_VERSION: int
@@ -150,6 +153,7 @@ class TransportSettings:
         keep_alive: float | None = None,
         max_udp_payload: int = 1472,
         congestion: Literal["cubic", "bbr"] = "cubic",
+        udp: Literal["auto", "plain"] = "auto",
     ) -> TransportSettings: ...
 
 @final
@@ -166,6 +170,9 @@ class Endpoint:
         """Bind to `IP:PORT`, usually the unspecified address and port 0. Raise CoreError."""
     @property
     def local_address(self) -> str: ...
+    @property
+    def plain_because(self) -> str | None:
+        """Why the socket goes without ECN marks and offloads; None if it does not."""
     def replace_certificate(self, certificate_chain: list[bytes], private_key: bytes) -> None:
         """Use another certificate for new connections. Raise CoreError; the former one then stays."""
     def accept(self) -> Awaitable[Connection | None]:
@@ -299,7 +306,7 @@ class Room:
 
 @final
 class TapDevice:
-    """A virtual adapter, gone when closed. Linux."""
+    """A virtual adapter, gone when closed. Linux; elsewhere `create` raises CoreError of kind unsupported."""
 
     @staticmethod
     def create(name: str | None, mac: Mac, mtu: int) -> TapDevice:
@@ -312,21 +319,55 @@ class TapDevice:
 
 @final
 class PacketSocket:
-    """An existing interface through AF_PACKET. Linux. The kernel ends promiscuous mode with the socket."""
+    """An existing interface through AF_PACKET. Linux; elsewhere `open` raises CoreError of kind unsupported.
+
+    The kernel ends promiscuous mode with the socket.
+    """
 
     @staticmethod
     def open(interface: str, *, promiscuous: bool = True) -> PacketSocket:
         """Raise CoreError of kind interface-missing, interface-down, not-ethernet, no-privilege, ..."""
     def close(self) -> None: ...
 
+if sys.platform == "win32":
+    @final
+    class WindowsTap:
+        """A TAP-Windows6 adapter that this process has alone, gone from it when closed. Windows.
+
+        When Windows takes the adapter away while a bridge uses it (a restart of the adapter, a sleep), it is opened anew.
+        """
+
+        @staticmethod
+        def open(path: str, *, on_reopen: tuple[int, bytes] | None = None) -> WindowsTap:
+            r"""Open `\\.\Global\{GUID}.tap`. `on_reopen`, a control code and its data, is sent whenever it was opened anew.
+
+            Raise CoreError of kind adapter-missing, adapter-busy, no-privilege or io.
+            """
+        def ioctl(self, code: int, data: bytes, answer_size: int) -> bytes:
+            """Ask the driver, also while bridging (DeviceIoControl, METHOD_BUFFERED); blocks until it answers, 5 s at most.
+
+            Raise CoreError of kind adapter-down (it is being opened anew), closed, no-privilege or io.
+            """
+        def counters(self) -> dict[str, int]:
+            """Count the frames the driver gave, took and refused."""
+        @property
+        def reopenings(self) -> int:
+            """How often it was opened anew."""
+        def close(self) -> None:
+            """Close it: its link goes down, and a bridge on it ends. Blocks for 2 s at most."""
+
+    _Device: TypeAlias = TapDevice | PacketSocket | WindowsTap
+else:
+    _Device: TypeAlias = TapDevice | PacketSocket
+
 @final
 class Bridge:
-    """Carries frames between a device, which it takes, and whatever connection is attached."""
+    """Carries frames between a device, which it takes (a WindowsTap it shares), and whatever connection is attached."""
 
     @staticmethod
     def start(
         endpoint: Endpoint,
-        device: TapDevice | PacketSocket,
+        device: _Device,
         frame_log: FrameLog,
         *,
         gateway: bool = False,
@@ -339,6 +380,8 @@ class Bridge:
     def counters(self) -> dict[str, int]: ...
     def port_counters(self) -> dict[str, int]:
         """Count what the device itself took, gave and lost."""
+    def up_changed(self) -> Awaitable[bool]:
+        """Wait until the device's interface goes down or comes back; say whether it is up."""
     def failed(self) -> Awaitable[str]:
         """Wait until the device failed for good; give the reason."""
     def close(self) -> None: ...

@@ -53,7 +53,10 @@ def load_trusted_certificates(path: Path) -> list[bytes]:
             else [x509.load_der_x509_certificate(data)]
         )
     except ValueError as error:
-        raise ConfigError(f"{path} holds {_what_else(data)}, not a certificate in DER or PEM") from error
+        raise ConfigError(
+            f"{path} holds {_what_else(data)}, not a certificate in DER or PEM",
+            hint="the relay writes it with --dev-cert-der-out FILE; copy that file, in binary",
+        ) from error
     return [certificate.public_bytes(Encoding.DER) for certificate in certificates]
 
 

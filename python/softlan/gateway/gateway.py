@@ -78,19 +78,35 @@ class Gateway:
 
     async def run(self) -> None:
         """Stay in the room until `stop`; see `Session.run` for what it raises."""
-        watch = asyncio.create_task(self._watch_port())
+        watches = [asyncio.create_task(work) for work in (self._watch_port(), self._watch_link())]
         try:
             await self.session.run()
             if self._failure is not None:
                 raise InterfaceError(f"the LAN interface failed: {self._failure}")
         finally:
-            watch.cancel()
+            for watch in watches:
+                watch.cancel()
             self._bridge.close()
 
     async def _watch_port(self) -> None:
         """End the session when the interface is gone for good; one that is only down is waited for."""
         self._failure = await self._bridge.failed()
         self.session.stop()
+
+    async def _watch_link(self) -> None:
+        """Tell when the interface goes down and comes back; the port itself waits."""
+        name = self.config.interface
+        while True:
+            if await self._bridge.up_changed():
+                log_event(logger, Event.INTERFACE_UP, f"{name} is up again", interface=name)
+            else:
+                log_event(
+                    logger,
+                    Event.INTERFACE_DOWN,
+                    f"{name} is down: players cannot reach the LAN until it is up again",
+                    interface=name,
+                    hint=f"`ip link set dev {name} up`, if somebody took it down",
+                )
 
     def stop(self) -> None:
         """Leave the room; `run` returns soon."""

@@ -46,6 +46,7 @@ pub struct Bridge {
     tasks: Vec<AbortHandle>,
     plane: tokio::runtime::Handle,
     failed: watch::Receiver<Option<String>>,
+    up: tokio::sync::Mutex<Option<watch::Receiver<bool>>>,
 }
 
 #[derive(Debug)]
@@ -78,6 +79,7 @@ impl Drop for Attached {
 impl Bridge {
     /// Starts carrying frames of `port` on `plane`. Until [`attach`](Self::attach) they are dropped.
     pub fn start(plane: &DataPlane, port: AnyPort, options: BridgeOptions, log: Arc<FrameLog>) -> Self {
+        let up = tokio::sync::Mutex::new(port.up());
         let remotes = options.gateway.map(|g| Mutex::new(CamRefresher::new(g.cam_refresh)));
         let is_gateway = remotes.is_some();
         let shared = Arc::new(Shared {
@@ -95,7 +97,7 @@ impl Bridge {
         if is_gateway {
             tasks.push(plane.spawn(shared.clone().refresh()).abort_handle());
         }
-        Self { shared, tasks, plane, failed }
+        Self { shared, tasks, plane, failed, up }
     }
 
     /// What went over the tunnel and what was dropped, over all connections.
@@ -147,6 +149,17 @@ impl Bridge {
             Ok(reason) => reason.clone().unwrap_or_default(),
             Err(_closed) => "the bridge was closed".into(),
         }
+    }
+
+    /// Waits until the port's interface goes down or comes back, and says whether it is up. For ever, on a port that is always up.
+    pub async fn up_changed(&self) -> bool {
+        let mut up = self.up.lock().await;
+        if let Some(up) = up.as_mut()
+            && up.changed().await.is_ok()
+        {
+            return *up.borrow_and_update();
+        }
+        std::future::pending().await
     }
 
     /// Stops, and gives up the port.

@@ -106,16 +106,17 @@ impl Cable {
         self.queue.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// Queues a datagram (overlay header and whole frame). A full queue drops it, counted.
+    /// Queues a datagram (overlay header and whole frame). A full queue drops from its fattest flow, counted.
     pub fn send(&self, now: Duration, datagram: Bytes) {
-        let (accepted, was_empty) = {
+        let (dropped, was_empty) = {
             let mut queue = self.queue();
             let was_empty = queue.is_empty();
             (queue.push(now, datagram), was_empty)
         };
-        if !accepted {
-            self.counters.add_drops(DropReason::QueueFull, 1);
-        } else if was_empty {
+        if dropped > 0 {
+            self.counters.add_drops(DropReason::QueueFull, dropped);
+        }
+        if was_empty {
             self.filled.notify_one();
         }
     }
@@ -140,10 +141,10 @@ impl Cable {
     }
 
     fn next(&self) -> Option<Bytes> {
-        let mut too_old = 0;
-        let next = self.queue().pop(self.clock.now(), &mut too_old);
-        if too_old > 0 {
-            self.counters.add_drops(DropReason::QueueFull, too_old);
+        let mut late = 0;
+        let next = self.queue().pop(self.clock.now(), &mut late);
+        if late > 0 {
+            self.counters.add_drops(DropReason::QueueDelay, late);
         }
         next
     }

@@ -5,16 +5,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quinn::crypto::rustls::QuicServerConfig;
-use quinn::{ClientConfig, EndpointConfig, Incoming, ServerConfig, TokioRuntime, TransportConfig, VarInt};
+use quinn::{
+    AsyncUdpSocket, ClientConfig, EndpointConfig, Incoming, Runtime, ServerConfig, TokioRuntime,
+    TransportConfig, VarInt,
+};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::{Mutex, mpsc};
 use tokio::time::timeout;
 
 use crate::connection::Connection;
 use crate::error::LinkError;
+use crate::plain_udp::{PlainUdp, is_refused_option};
 use crate::plane::DataPlane;
 use crate::tls;
-use crate::transport::TransportSettings;
+use crate::transport::{TransportSettings, UdpKind};
 
 /// Handshakes that have not finished. Above half of it, peers must prove their address first (RFC 9000 section 8.1.2).
 const MAX_HANDSHAKES: usize = 512;
@@ -31,6 +35,7 @@ pub struct Endpoint {
     quic: quinn::Endpoint,
     transport: Arc<TransportConfig>,
     max_udp_payload: u16,
+    plain_because: Option<String>,
     accepted: Mutex<mpsc::Receiver<Connection>>,
     // Last, so that it stops after what runs on it is dropped.
     plane: DataPlane,
@@ -72,12 +77,13 @@ impl Endpoint {
         transport: Arc<TransportConfig>,
         settings: &TransportSettings,
     ) -> Result<Self, LinkError> {
-        let socket = udp_socket(local)?;
         let plane = DataPlane::start("softlan-data")?;
         let accepts = server.is_some();
-        let quic = {
+        let (quic, plain_because) = {
             let _context = plane.handle().enter();
-            quinn::Endpoint::new(config, server, socket, Arc::new(TokioRuntime))?
+            let (socket, plain_because) = quic_socket(local, settings.udp)?;
+            let runtime = Arc::new(TokioRuntime);
+            (quinn::Endpoint::new_with_abstract_socket(config, server, socket, runtime)?, plain_because)
         };
         let (connections, accepted) = mpsc::channel(ACCEPT_BACKLOG);
         if accepts {
@@ -87,6 +93,7 @@ impl Endpoint {
             quic,
             transport,
             max_udp_payload: settings.max_udp_payload,
+            plain_because,
             accepted: Mutex::new(accepted),
             plane,
         })
@@ -103,6 +110,11 @@ impl Endpoint {
     /// [`LinkError::Io`] when the socket is gone.
     pub fn local_address(&self) -> Result<SocketAddr, LinkError> {
         Ok(self.quic.local_addr()?)
+    }
+
+    /// Why the socket is a plain one, without ECN and offloads; `None` when it is not.
+    pub fn plain_because(&self) -> Option<&str> {
+        self.plain_because.as_deref()
     }
 
     /// Uses another certificate for connections from now on; the present ones stay.
@@ -201,6 +213,24 @@ async fn accept_loop(quic: quinn::Endpoint, connections: mpsc::Sender<Connection
 async fn handshake(incoming: Incoming) -> Option<quinn::Connection> {
     let connecting = incoming.accept().ok()?;
     timeout(HANDSHAKE_LIMIT, connecting).await.ok()?.ok()
+}
+
+/// The socket QUIC uses, and why it is a plain one if it is.
+fn quic_socket(
+    local: SocketAddr,
+    kind: UdpKind,
+) -> Result<(Arc<dyn AsyncUdpSocket>, Option<String>), LinkError> {
+    let because = match kind {
+        UdpKind::Plain => "the settings ask for it".to_owned(),
+        UdpKind::Auto => match TokioRuntime.wrap_udp_socket(udp_socket(local)?) {
+            Ok(socket) => return Ok((socket, None)),
+            Err(error) if is_refused_option(&error) => {
+                format!("this system refuses a socket option: {error}")
+            }
+            Err(error) => return Err(error.into()),
+        },
+    };
+    Ok((Arc::new(PlainUdp::new(udp_socket(local)?)?), Some(because)))
 }
 
 /// A UDP socket for QUIC. An IPv6 one takes IPv4 as well; where the system has no IPv6, `[::]` falls back to `0.0.0.0`.

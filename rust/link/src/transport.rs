@@ -31,6 +31,16 @@ pub enum Congestion {
     Bbr,
 }
 
+/// The kind of UDP socket under QUIC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum UdpKind {
+    /// With ECN marks and segmentation offload where the system has them; plain where it refuses the options quinn needs.
+    #[default]
+    Auto,
+    /// Plain everywhere: a system call a packet, no ECN.
+    Plain,
+}
+
 /// How connections behave. The defaults suit a party over home lines.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TransportSettings {
@@ -42,6 +52,8 @@ pub struct TransportSettings {
     pub max_udp_payload: u16,
     /// The congestion controller.
     pub congestion: Congestion,
+    /// The kind of UDP socket.
+    pub udp: UdpKind,
 }
 
 impl Default for TransportSettings {
@@ -51,6 +63,7 @@ impl Default for TransportSettings {
             keep_alive: None,
             max_udp_payload: MAX_UDP_PAYLOAD,
             congestion: Congestion::default(),
+            udp: UdpKind::default(),
         }
     }
 }

@@ -67,8 +67,26 @@ pub enum PortError {
         /// What is missing.
         feature: &'static str,
     },
-    /// The other end of a memory port is gone.
-    #[error("the other end of the port is closed")]
+    /// There is no TAP-Windows6 adapter at that device path.
+    #[error("there is no TAP adapter at {path}")]
+    AdapterMissing {
+        /// The device path.
+        path: String,
+    },
+    /// Another program, or another part of this one, has the TAP-Windows6 adapter open.
+    #[error("the TAP adapter at {path} is in use by another program")]
+    AdapterBusy {
+        /// The device path.
+        path: String,
+    },
+    /// The TAP-Windows6 adapter is down, or away for a moment: disabled, restarted, asleep.
+    #[error("the TAP adapter at {path} is down")]
+    AdapterDown {
+        /// The device path.
+        path: String,
+    },
+    /// The port is closed, here or (a memory port) at its other end.
+    #[error("the port is closed")]
     Closed,
     /// Anything else the operating system said.
     #[error("{action}: {source}")]
@@ -94,6 +112,9 @@ impl PortError {
             Self::NoPrivilege { .. } => "no-privilege",
             Self::MtuRefused { .. } => "mtu-refused",
             Self::Unsupported { .. } => "unsupported",
+            Self::AdapterMissing { .. } => "adapter-missing",
+            Self::AdapterBusy { .. } => "adapter-busy",
+            Self::AdapterDown { .. } => "adapter-down",
             Self::Closed => "closed",
             Self::Io { .. } => "io",
         }
@@ -108,6 +129,11 @@ impl PortError {
             Self::NoTunDevice => {
                 "load the kernel's tun module (`modprobe tun`), or give the container /dev/net/tun"
             }
+            Self::AdapterMissing { .. } => {
+                "install the TAP-Windows6 driver (it comes with OpenVPN), or enable the adapter"
+            }
+            Self::AdapterBusy { .. } => "end the program that uses it, or add a second adapter",
+            Self::NoPrivilege { .. } if cfg!(windows) => "run it as administrator",
             Self::NoPrivilege { .. } => "run as root, or with the capabilities CAP_NET_ADMIN and CAP_NET_RAW",
             Self::NotEthernet { .. } => "choose a wired Ethernet interface, a bridge or a veth",
             _ => return None,

@@ -1,6 +1,6 @@
 //! Where Ethernet frames enter and leave a machine.
 //!
-//! A [`Port`] is one end of a cable: a virtual adapter ([`TapPort`]), an interface of a real LAN ([`PacketPort`]) or a
+//! A [`Port`] is one end of a cable: a virtual adapter (`TapPort`, `WindowsTapPort`), an interface of a real LAN ([`PacketPort`]) or a
 //! pair of channels ([`MemoryPort`]). The crate hides what the kernel does for speed: super-frames of up to 64 KiB are
 //! split into the frames they stand for on the way in and made again on the way out ([`offload`]), partial checksums
 //! are finished, VLAN tags put back. It decides nothing about frames: that is the switch's business.
@@ -17,6 +17,8 @@ mod packet;
 mod port;
 #[cfg(target_os = "linux")]
 mod tap;
+#[cfg(windows)]
+mod tap_windows;
 
 pub use counters::{PortCounters, PortCountersSnapshot};
 pub use error::PortError;
@@ -29,6 +31,8 @@ pub use packet::{PacketOptions, PacketPort, PacketSocket};
 pub use port::{AnyPort, Port, SendOutcome};
 #[cfg(target_os = "linux")]
 pub use tap::{TapDevice, TapOffloads, TapPort};
+#[cfg(windows)]
+pub use tap_windows::{MAX_WRITE, WindowsTap, WindowsTapPort};
 
 /// The longest frame a port takes or gives, in bytes, header included and without FCS (the overlay's own limit).
 pub const MAX_FRAME_LEN: usize = 9216;

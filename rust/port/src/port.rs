@@ -2,6 +2,10 @@
 
 use std::future::Future;
 
+use tokio::sync::watch;
+
+#[cfg(windows)]
+use crate::WindowsTapPort;
 use crate::{FrameBatch, MemoryPort, PortCountersSnapshot, PortError};
 #[cfg(target_os = "linux")]
 use crate::{PacketPort, TapPort};
@@ -49,6 +53,11 @@ pub trait Port: Send + Sync + 'static {
 
     /// The port's counters now.
     fn counters(&self) -> PortCountersSnapshot;
+
+    /// Whether the port is up, and word of each change; `None` for a port that is always up.
+    fn up(&self) -> Option<watch::Receiver<bool>> {
+        None
+    }
 }
 
 /// A port of any kind this system offers.
@@ -61,6 +70,9 @@ pub enum AnyPort {
     /// An existing interface, seen through AF_PACKET.
     #[cfg(target_os = "linux")]
     Packet(PacketPort),
+    /// A TAP-Windows6 adapter of this machine.
+    #[cfg(windows)]
+    WindowsTap(WindowsTapPort),
     /// Channels inside this process.
     Memory(MemoryPort),
 }
@@ -72,6 +84,8 @@ macro_rules! each {
             AnyPort::Tap($port) => $call,
             #[cfg(target_os = "linux")]
             AnyPort::Packet($port) => $call,
+            #[cfg(windows)]
+            AnyPort::WindowsTap($port) => $call,
             AnyPort::Memory($port) => $call,
         }
     };
@@ -93,6 +107,10 @@ impl Port for AnyPort {
     fn counters(&self) -> PortCountersSnapshot {
         each!(self, port => port.counters())
     }
+
+    fn up(&self) -> Option<watch::Receiver<bool>> {
+        each!(self, port => port.up())
+    }
 }
 
 #[cfg(target_os = "linux")]
@@ -106,6 +124,13 @@ impl From<TapPort> for AnyPort {
 impl From<PacketPort> for AnyPort {
     fn from(port: PacketPort) -> Self {
         Self::Packet(port)
+    }
+}
+
+#[cfg(windows)]
+impl From<WindowsTapPort> for AnyPort {
+    fn from(port: WindowsTapPort) -> Self {
+        Self::WindowsTap(port)
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use pyo3::prelude::*;
 use pyo3_async_runtimes::tokio::future_into_py;
-use softlan_link::{Congestion, Connection, Endpoint, LinkError, TransportSettings};
+use softlan_link::{Congestion, Connection, Endpoint, LinkError, TransportSettings, UdpKind};
 
 use crate::convert::{link_error, seconds, socket_address, value_error};
 
@@ -22,21 +22,27 @@ pub struct PyTransport(TransportSettings);
 #[pymethods]
 impl PyTransport {
     #[new]
-    #[pyo3(signature = (*, idle_timeout=2.5, keep_alive=None, max_udp_payload=1472, congestion="cubic"))]
+    #[pyo3(signature = (*, idle_timeout=2.5, keep_alive=None, max_udp_payload=1472, congestion="cubic", udp="auto"))]
     fn new(
         idle_timeout: f64,
         keep_alive: Option<f64>,
         max_udp_payload: u16,
         congestion: &str,
+        udp: &str,
     ) -> PyResult<Self> {
         let congestion = match congestion {
             "cubic" => Congestion::Cubic,
             "bbr" => Congestion::Bbr,
             other => return Err(value_error(format!("congestion: {other:?} is neither cubic nor bbr"))),
         };
+        let udp = match udp {
+            "auto" => UdpKind::Auto,
+            "plain" => UdpKind::Plain,
+            other => return Err(value_error(format!("udp: {other:?} is neither auto nor plain"))),
+        };
         let idle_timeout = seconds(idle_timeout)?;
         let keep_alive = keep_alive.map(seconds).transpose()?;
-        Ok(Self(TransportSettings { idle_timeout, keep_alive, max_udp_payload, congestion }))
+        Ok(Self(TransportSettings { idle_timeout, keep_alive, max_udp_payload, congestion, udp }))
     }
 }
 
@@ -70,6 +76,11 @@ impl PyEndpoint {
     #[getter]
     fn local_address(&self) -> PyResult<String> {
         self.0.local_address().map(|address| address.to_string()).map_err(link_error)
+    }
+
+    #[getter]
+    fn plain_because(&self) -> Option<&str> {
+        self.0.plain_because()
     }
 
     fn replace_certificate(&self, certificate_chain: Vec<Vec<u8>>, private_key: Vec<u8>) -> PyResult<()> {

@@ -4,6 +4,7 @@
 #![allow(missing_docs)] // What Python sees is documented in the stub.
 
 mod convert;
+mod devices;
 mod endpoint;
 mod frames;
 mod ports;
@@ -23,5 +24,6 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     frames::register(module)?;
     endpoint::register(module)?;
     relay::register(module)?;
+    devices::register(module)?;
     ports::register(module)
 }

@@ -65,8 +65,10 @@ drop_reasons! {
     LimitUnknown: "limit-unknown", "drop_limit_unknown";
     /// Nobody else is in the room.
     NoTarget: "no-target", "drop_no_target";
-    /// The receiver's queue was full, or the frame too old.
+    /// The receiver's queue had no room left.
     QueueFull: "queue-full", "drop_queue_full";
+    /// The frame waited too long in the receiver's queue, or the queue stood for too long (RFC 8289).
+    QueueDelay: "queue-delay", "drop_queue_delay";
     /// The receiver cannot take fragments and the frame needs them.
     TooBig: "too-big", "drop_too_big";
     /// A frame of which not all fragments came in time, or whose fragments contradicted each other.

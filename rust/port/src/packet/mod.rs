@@ -17,6 +17,7 @@ use std::{
 use libc::{c_int, socklen_t};
 use tokio::{
     io::{Interest, unix::AsyncFd},
+    sync::watch,
     time::timeout,
 };
 
@@ -136,7 +137,7 @@ impl PacketSocket {
         Ok(PacketPort {
             fd,
             mtu: AtomicU32::new(self.facts.mtu),
-            down: AtomicBool::new(false),
+            up: watch::Sender::new(true),
             joins: AtomicBool::new(true),
             interface: self.interface,
             receiver: Mutex::new(Receiver::new()),
@@ -174,8 +175,8 @@ pub struct PacketPort {
     receiver: Mutex<Receiver>,
     /// The interface's MTU as last seen: segments longer than it allows must not hide in super-frames.
     mtu: AtomicU32,
-    /// The interface was down when last looked at.
-    down: AtomicBool,
+    /// Whether the interface was up when last looked at.
+    up: watch::Sender<bool>,
     /// The kernel takes super-frames, as far as is known.
     joins: AtomicBool,
     counters: PortCounters,
@@ -191,6 +192,11 @@ impl PacketPort {
         if let Ok(mtu) = self.interface.mtu() {
             self.mtu.store(mtu, Relaxed);
         }
+    }
+
+    fn look_whether_up(&self) {
+        let up = self.interface.is_up();
+        self.up.send_if_modified(|known| std::mem::replace(known, up) != up);
     }
 
     /// Adds what the kernel lost since it was last asked: reading the number sets it back to zero.
@@ -220,12 +226,12 @@ impl Port for PacketPort {
         let before = batch.len();
         loop {
             let readable = self.fd.ready(Interest::READABLE | Interest::ERROR);
-            let readable = if self.down.load(Relaxed) {
+            let readable = if !*self.up.borrow() {
                 match timeout(DOWN_CHECK, readable).await {
                     Ok(readable) => readable,
                     Err(_) if !self.interface.exists() => return Err(self.interface.gone()),
                     Err(_) => {
-                        self.down.store(!self.interface.is_up(), Relaxed);
+                        self.look_whether_up();
                         continue;
                     }
                 }
@@ -244,7 +250,7 @@ impl Port for PacketPort {
                     if !self.interface.exists() {
                         return Err(self.interface.gone());
                     }
-                    self.down.store(!self.interface.is_up(), Relaxed);
+                    self.look_whether_up();
                     self.look_at_mtu();
                 }
             }
@@ -272,6 +278,10 @@ impl Port for PacketPort {
 
     fn description(&self) -> String {
         format!("interface {}", self.interface.name())
+    }
+
+    fn up(&self) -> Option<watch::Receiver<bool>> {
+        Some(self.up.subscribe())
     }
 
     fn counters(&self) -> PortCountersSnapshot {

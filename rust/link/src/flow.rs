@@ -1,0 +1,137 @@
+//! Which flow a frame belongs to: what must keep its order, and what a queue shares a line between.
+
+use std::hash::{BuildHasher, RandomState};
+
+use softlan_wire::{EtherType, EthernetFrame};
+
+/// IP protocols whose first four bytes are two ports: TCP, UDP, UDP-Lite, SCTP (IANA protocol numbers).
+const WITH_PORTS: [u8; 4] = [6, 17, 136, 132];
+
+/// Hashes frames by flow, with a secret of its own: who can choose addresses and ports must not be able to choose whose queue they
+/// share.
+#[derive(Debug, Clone)]
+pub struct FlowHash {
+    seed: u64,
+    factor: u64,
+}
+
+impl Default for FlowHash {
+    fn default() -> Self {
+        let random = RandomState::new();
+        // An even factor would lose the highest bits.
+        Self { seed: random.hash_one(0u8), factor: random.hash_one(1u8) | 1 }
+    }
+}
+
+impl FlowHash {
+    /// The hash of the frame's flow: addresses, protocol and ports of an IP packet (a fragment of one has no ports), else the two MACs and
+    /// the EtherType.
+    #[inline]
+    pub fn of(&self, frame: &[u8]) -> u64 {
+        let Ok(frame) = EthernetFrame::parse(frame) else { return self.seed };
+        let packet = frame.payload();
+        match frame.ethertype() {
+            EtherType::IPV4 => self.ipv4(packet),
+            EtherType::IPV6 => self.ipv6(packet),
+            _ => None,
+        }
+        .unwrap_or_else(|| {
+            let macs =
+                self.mix(self.seed, frame.source().packed() << 16 | u64::from(frame.ethertype().value()));
+            self.mix(macs, frame.destination().packed())
+        })
+    }
+
+    /// RFC 791 section 3.1.
+    #[inline]
+    fn ipv4(&self, packet: &[u8]) -> Option<u64> {
+        let header = packet.first_chunk::<20>()?;
+        let protocol = header[9];
+        let fragmented = u16::from_be_bytes([header[6], header[7]]) & 0x3fff != 0;
+        let options_end = usize::from(header[0] & 0x0f) * 4;
+        let ports = if fragmented { 0 } else { ports(protocol, packet.get(options_end..)?) };
+        let addresses = self.mix(self.seed, u64::from_be_bytes(*header.last_chunk()?));
+        Some(self.mix(addresses, u64::from(protocol) << 32 | u64::from(ports)))
+    }
+
+    /// RFC 8200 section 3. Behind an extension header no ports are looked for: such packets are few, and stay in order all the same.
+    #[inline]
+    fn ipv6(&self, packet: &[u8]) -> Option<u64> {
+        let (header, rest) = packet.split_first_chunk::<40>()?;
+        let mut hash = self.seed;
+        for word in header[8..].as_chunks().0 {
+            hash = self.mix(hash, u64::from_be_bytes(*word));
+        }
+        Some(self.mix(hash, u64::from(header[6]) << 32 | u64::from(ports(header[6], rest))))
+    }
+
+    /// One multiplication folded from 128 bits to 64.
+    #[inline]
+    fn mix(&self, state: u64, word: u64) -> u64 {
+        let product = u128::from(state ^ word) * u128::from(self.factor);
+        product as u64 ^ (product >> 64) as u64
+    }
+}
+
+#[inline]
+fn ports(protocol: u8, segment: &[u8]) -> u32 {
+    match segment.first_chunk() {
+        Some(ports) if WITH_PORTS.contains(&protocol) => u32::from_be_bytes(*ports),
+        _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ipv4(source: u8, protocol: u8, source_port: u16, fragment: u16) -> Vec<u8> {
+        let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x08, 0x00];
+        let mut header = [0x45, 0, 0, 60, 0, 0, 0, 0, 64, protocol, 0, 0, 10, 0, 0, source, 10, 0, 0, 9];
+        header[6..8].copy_from_slice(&fragment.to_be_bytes());
+        frame.extend(header);
+        frame.extend(source_port.to_be_bytes());
+        frame.extend([0, 80, 1, 2, 3, 4]);
+        frame
+    }
+
+    #[test]
+    fn ports_and_addresses_tell_flows_apart_and_nothing_else_does() {
+        let hash = FlowHash::default();
+        let of = |frame: Vec<u8>| hash.of(&frame);
+        let one = of(ipv4(1, 6, 1000, 0));
+        assert_eq!(one, of(ipv4(1, 6, 1000, 0)));
+        assert_ne!(one, of(ipv4(1, 6, 1001, 0)));
+        assert_ne!(one, of(ipv4(2, 6, 1000, 0)));
+        assert_ne!(one, of(ipv4(1, 17, 1000, 0)));
+        let mut later = ipv4(1, 6, 1000, 0);
+        *later.last_mut().unwrap() ^= 1;
+        assert_eq!(one, of(later));
+    }
+
+    #[test]
+    fn all_fragments_of_a_packet_are_one_flow() {
+        let hash = FlowHash::default();
+        assert_eq!(hash.of(&ipv4(1, 17, 1000, 0x2000)), hash.of(&ipv4(1, 17, 7777, 0x0010)));
+    }
+
+    #[test]
+    fn each_queue_hashes_in_a_way_of_its_own() {
+        let frame = ipv4(1, 6, 1000, 0);
+        assert_ne!(FlowHash::default().of(&frame), FlowHash::default().of(&frame));
+    }
+
+    #[test]
+    fn anything_has_a_flow() {
+        let hash = FlowHash::default();
+        for len in 0..80 {
+            let mut frame = ipv4(1, 6, 1000, 0);
+            frame.resize(len, 0xff);
+            hash.of(&frame);
+            if len > 13 {
+                frame[12..14].copy_from_slice(&[0x86, 0xdd]);
+                hash.of(&frame);
+            }
+        }
+    }
+}
