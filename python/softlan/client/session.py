@@ -72,7 +72,8 @@ that returns is found within about two seconds; an Initial a second is nothing t
 class SessionConfig:
     """What to join, and how.
 
-    `trusted` is asked before each attempt, so that a renewed certificate file is read again; `pinned` says that it is the relay's own certificate and not the system's authorities.
+    `trusted` is asked before each attempt, so that a renewed certificate file is read again; `pinned` says that it is the
+    relay's own certificate and not the system's authorities.
     """
 
     relay: HostPort
