@@ -18,7 +18,7 @@ import pytest
 
 from softlan.lab import Party, Player, Program
 from softlan.lab.host import Station
-from softlan.lab.packets import BROADCAST, ethernet, udp_frame
+from softlan.lab.packets import BROADCAST, ethernet, mac_text, udp_frame
 
 SEATS = ("ann", "ben", "server")
 PAIRS = list(itertools.permutations(SEATS, 2))
@@ -192,6 +192,21 @@ async def test_iperf3(
         f"iperf3 {source} -> {target}: {received['bits_per_second'] / 1e6:.0f} Mbit/s, {retransmits} retransmits"
     )
     assert received["bytes"] > 1_000_000
+
+
+async def test_the_control_plane_lives_while_data_saturates(party: Party) -> None:
+    """QUIC sends datagrams before stream data; softlan must see to it that control messages get their turn."""
+    ann, ben, server = party.client("ann"), party.client("ben"), party.player("server")
+    moving = asyncio.create_task(ann.send_to(server, seconds=4))
+    since = ben.program.mark()
+    await asyncio.sleep(1)
+    newcomer = await party.start_client("newcomer")
+    joined = await ann.program.event("peer.joined", 2, peer_id=newcomer.peer_id)
+    assert await newcomer.part.stop() == 0
+    await ann.program.event("peer.left", 2, peer_id=newcomer.peer_id)
+    assert joined.fields["mac"] == mac_text(newcomer.mac)
+    assert ben.program.found("peer.joined", since, peer_id=newcomer.peer_id)
+    assert (await moving).bytes > 1_000_000
 
 
 _SCRIPT = """#!/bin/sh
