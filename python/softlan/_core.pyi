@@ -152,7 +152,7 @@ class TransportSettings:
         idle_timeout: float = 2.5,
         keep_alive: float | None = None,
         max_udp_payload: int = 1472,
-        congestion: Literal["cubic", "bbr"] = "cubic",
+        congestion: Literal["cubic", "bbr", "calm"] = "calm",
         udp: Literal["auto", "plain"] = "auto",
     ) -> TransportSettings: ...
 

@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Literal, TypeAlias, TypeVar, get_args
 
 import click
 
@@ -20,6 +20,7 @@ from softlan.control.fields import FieldFault, Role, check_role_and_mac, normali
 from softlan.errors import ConfigError
 
 __all__ = [
+    "CONGESTION_CONTROLLERS",
     "HOST_PORT",
     "LISTEN",
     "RATE",
@@ -38,6 +39,11 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+
+Congestion: TypeAlias = Literal["cubic", "bbr", "calm"]
+"""QUIC's congestion controllers: RFC 9438, BBR, and softlan's own that goes by delay."""
+
+CONGESTION_CONTROLLERS: tuple[str, ...] = get_args(Congestion)
 
 _RATE_UNITS = {"bit": 1, "kbit": 10**3, "mbit": 10**6, "gbit": 10**9}
 _TIME_UNITS = {"": 1.0, "s": 1.0, "ms": 1e-3, "m": 60.0, "min": 60.0, "h": 3600.0}

@@ -24,7 +24,7 @@ from softlan._core import WIRE_VERSION
 from softlan._core import __version__ as core_version
 from softlan.client.identity import Identity
 from softlan.client.session import Session, SessionConfig
-from softlan.config import HOST_PORT, ROOM, HostPort
+from softlan.config import CONGESTION_CONTROLLERS, HOST_PORT, ROOM, Congestion, HostPort
 from softlan.control.messages import PROTOCOL, Role
 from softlan.errors import SoftlanError
 from softlan.observe.counters import Change, Reading
@@ -137,10 +137,10 @@ def session_options(command: F) -> F:
         ),
         click.option(
             "--congestion",
-            type=click.Choice(["cubic", "bbr"]),
-            default="cubic",
+            type=click.Choice(CONGESTION_CONTROLLERS),
+            default="calm",
             show_default=True,
-            help="QUIC's congestion controller.",
+            help="Congestion control: by delay (calm, for tunnels), or cubic, or bbr.",
         ),
     ]
     for option in reversed(options):
@@ -154,7 +154,7 @@ def session_config(
     server_name: str | None,
     relay_ca_cert: Path | None,
     room: str,
-    congestion: str,
+    congestion: Congestion,
     role: Role,
     identity: Identity,
 ) -> SessionConfig:

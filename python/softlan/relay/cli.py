@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from softlan._core import FILTER_NAMES
-from softlan.config import LISTEN, RATE, ROOM, SECONDS, Listen
+from softlan.config import CONGESTION_CONTROLLERS, LISTEN, RATE, ROOM, SECONDS, Listen
 from softlan.errors import ConfigError, SoftlanError
 from softlan.observe.events import Event
 from softlan.observe.local import StatusServer
@@ -144,7 +144,10 @@ logger = logging.getLogger(__name__)
     help="Switch a safety filter off (may be given again).",
 )
 @click.option(
-    "--congestion", type=click.Choice(["cubic", "bbr"]), default="cubic", help="QUIC's congestion controller."
+    "--congestion",
+    type=click.Choice(CONGESTION_CONTROLLERS),
+    default="calm",
+    help="Congestion control: by delay (calm, for tunnels), or cubic, or bbr.",
 )
 @frame_log_options
 @log_options

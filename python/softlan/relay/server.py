@@ -21,6 +21,7 @@ from softlan._core import (
     Room,
     TransportSettings,
 )
+from softlan.config import Congestion
 from softlan.control.channel import ControlChannel
 from softlan.control.codes import Code
 from softlan.control.messages import (
@@ -55,7 +56,7 @@ class RelayConfig:
     listen: str
     policy: RoomPolicy = field(default_factory=RoomPolicy)
     idle_timeout_s: float = 2.5
-    congestion: str = "cubic"
+    congestion: Congestion = "calm"
     max_udp_payload: int = 1472
     admission_timeout_s: float = 5.0
     limit_total: int | None = None
@@ -107,7 +108,7 @@ class Relay:
             transport = TransportSettings(
                 idle_timeout=config.idle_timeout_s,
                 max_udp_payload=config.max_udp_payload,
-                congestion="bbr" if config.congestion == "bbr" else "cubic",
+                congestion=config.congestion,
             )
             endpoint = Endpoint.server(config.listen, list(certificate.chain), certificate.key, transport)
         except ValueError as error:

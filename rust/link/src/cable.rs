@@ -68,6 +68,21 @@ const CONTROL_HOLD: Duration = Duration::from_millis(50);
 /// How often a saturated pump lets QUIC's buffer run empty once, so that lost control data can be sent again.
 const BREATHER_INTERVAL: Duration = Duration::from_millis(100);
 
+/// How much time's worth of datagrams QUIC may hold: behind them even the most urgent frame waits. A little more than the runtime's timer can
+/// oversleep, so that the line does not run dry meanwhile.
+const FEED: Duration = Duration::from_millis(4);
+/// Bytes QUIC may always hold: a few full datagrams.
+const LEAST_FEED: usize = 8 * 1024;
+/// How long a measured rate is good for.
+const FEED_MEMORY: Duration = Duration::from_millis(10);
+
+/// How many bytes of datagrams QUIC may hold at the connection's present rate.
+#[derive(Debug, Clone, Copy)]
+struct Feed {
+    measured: Duration,
+    limit: usize,
+}
+
 /// What is sent to one peer: a queue, and the pump that empties it into QUIC.
 #[derive(Debug)]
 pub struct Cable {
@@ -124,10 +139,12 @@ impl Cable {
     /// Moves datagrams from the queue to QUIC until the connection ends.
     pub async fn pump(self: Arc<Self>) {
         let mut last_breather = self.clock.now();
+        let mut feed = Feed { measured: last_breather, limit: LEAST_FEED };
         loop {
             self.filled.notified().await;
             let mut budget = self.quic.max_datagram_size().unwrap_or(0);
-            while let Some(datagram) = self.next() {
+            // Room first, then the frame: the most urgent one is chosen at the last moment.
+            while let Some(datagram) = self.next_after(&mut feed).await {
                 let now = self.clock.now();
                 if self.control.waits(&self.quic) || now.saturating_sub(last_breather) > BREATHER_INTERVAL {
                     self.hold_back().await;
@@ -137,6 +154,30 @@ impl Cable {
                     return;
                 }
             }
+        }
+    }
+
+    async fn next_after(&self, feed: &mut Feed) -> Option<Bytes> {
+        self.wait_for_room(feed).await;
+        self.next()
+    }
+
+    /// Waits until QUIC holds less than its feed. Fast connections are never held up here: QUIC's own buffer bounds theirs.
+    async fn wait_for_room(&self, feed: &mut Feed) {
+        let now = self.clock.now();
+        if now.saturating_sub(feed.measured) >= FEED_MEMORY {
+            let path = self.quic.stats().path;
+            let bytes = path.cwnd as f64 * FEED.as_secs_f64() / path.rtt.as_secs_f64().max(1e-6);
+            *feed = Feed { measured: now, limit: (bytes as usize).clamp(LEAST_FEED, QUIC_DATAGRAM_BUFFER) };
+        }
+        if feed.limit == QUIC_DATAGRAM_BUFFER {
+            return;
+        }
+        while QUIC_DATAGRAM_BUFFER.saturating_sub(self.quic.datagram_send_buffer_space()) > feed.limit {
+            if self.quic.close_reason().is_some() {
+                return;
+            }
+            sleep(Duration::from_millis(1)).await;
         }
     }
 

@@ -7,6 +7,7 @@
 
 pub mod bridge;
 pub mod cable;
+pub mod calm;
 pub mod cam;
 pub mod codel;
 pub mod connection;

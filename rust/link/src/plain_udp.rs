@@ -199,3 +199,6 @@ mod options {
         false
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use quinn::congestion::{BbrConfig, CubicConfig};
 use quinn::{MtuDiscoveryConfig, TransportConfig, VarInt};
 
+use crate::calm::CalmConfig;
 use crate::error::LinkError;
 
 /// UDP payload of a 1500-byte IPv4 path: 1500 - 20 (RFC 791) - 8 (RFC 768). The MTU search never looks higher.
@@ -25,10 +26,12 @@ const BLACK_HOLE_COOLDOWN: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Congestion {
     /// CUBIC (RFC 9438): fair to others, sensitive to random loss.
-    #[default]
     Cubic,
     /// BBR: rate-based, keeps its rate under random loss.
     Bbr,
+    /// Our own, by delay: short queues, and no mistaking of loss for a full line ([`crate::calm`]).
+    #[default]
+    Calm,
 }
 
 /// The kind of UDP socket under QUIC.
@@ -106,6 +109,9 @@ impl TransportSettings {
                 let mut cubic = CubicConfig::default();
                 cubic.initial_window(INITIAL_WINDOW);
                 transport.congestion_controller_factory(Arc::new(cubic));
+            }
+            Congestion::Calm => {
+                transport.congestion_controller_factory(Arc::new(CalmConfig));
             }
             Congestion::Bbr => {
                 transport.congestion_controller_factory(Arc::new(BbrConfig::default()));

@@ -19,6 +19,10 @@ mod port;
 mod tap;
 #[cfg(windows)]
 mod tap_windows;
+// Pure: tested wherever the tests run.
+#[cfg(all(test, not(windows)))]
+#[path = "tap_windows/sleep.rs"]
+mod tap_windows_sleep;
 
 pub use counters::{PortCounters, PortCountersSnapshot};
 pub use error::PortError;
@@ -32,7 +36,7 @@ pub use port::{AnyPort, Port, SendOutcome};
 #[cfg(target_os = "linux")]
 pub use tap::{TapDevice, TapOffloads, TapPort};
 #[cfg(windows)]
-pub use tap_windows::{MAX_WRITE, WindowsTap, WindowsTapPort};
+pub use tap_windows::{MAX_WRITE, WindowsTap, WindowsTapOptions, WindowsTapPort};
 
 /// The longest frame a port takes or gives, in bytes, header included and without FCS (the overlay's own limit).
 pub const MAX_FRAME_LEN: usize = 9216;

@@ -22,7 +22,7 @@ pub struct PyTransport(TransportSettings);
 #[pymethods]
 impl PyTransport {
     #[new]
-    #[pyo3(signature = (*, idle_timeout=2.5, keep_alive=None, max_udp_payload=1472, congestion="cubic", udp="auto"))]
+    #[pyo3(signature = (*, idle_timeout=2.5, keep_alive=None, max_udp_payload=1472, congestion="calm", udp="auto"))]
     fn new(
         idle_timeout: f64,
         keep_alive: Option<f64>,
@@ -33,7 +33,8 @@ impl PyTransport {
         let congestion = match congestion {
             "cubic" => Congestion::Cubic,
             "bbr" => Congestion::Bbr,
-            other => return Err(value_error(format!("congestion: {other:?} is neither cubic nor bbr"))),
+            "calm" => Congestion::Calm,
+            other => return Err(value_error(format!("congestion: {other:?} is none of cubic, bbr, calm"))),
         };
         let udp = match udp {
             "auto" => UdpKind::Auto,

@@ -128,6 +128,11 @@ impl Adapter {
         Ok(Self { handle, number })
     }
 
+    /// Which opening this is.
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+
     /// Starts an operation; when it cannot be, it comes back with the reason.
     pub(super) fn start(&self, operation: Box<Operation>) -> Result<(), (Box<Operation>, io::Error)> {
         // SAFETY: `open` made the handle as `start` wants it: overlapped, tied to a port, no skipping of packets. It is open as long as

@@ -34,21 +34,37 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 /// How long closing waits for the driver to return what is under way. What it has not returned then is left to it.
 const CLOSE_LIMIT: Duration = Duration::from_secs(2);
 
+/// How an adapter is looked after.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WindowsTapOptions {
+    /// A request, code and data, sent to the driver whenever the adapter had to be opened anew while a port was in use; the answer has the
+    /// data's size.
+    pub on_reopen: Option<(u32, Vec<u8>)>,
+    /// How long an adapter may be away before its port fails.
+    pub reopen_limit: Duration,
+}
+
+impl Default for WindowsTapOptions {
+    /// No request; a minute: longer than a restart of the adapter or the way back from a sleep takes.
+    fn default() -> Self {
+        Self { on_reopen: None, reopen_limit: Duration::from_secs(60) }
+    }
+}
+
 /// An adapter, open for this process alone. Closed when this and the ports made of it are dropped.
 #[derive(Debug, Clone)]
 pub struct WindowsTap(Arc<Owner>);
 
 impl WindowsTap {
-    /// Opens the device at `path`, `\\.\Global\{GUID}.tap`. `on_reopen`, a request's code and data, is sent to the driver whenever the adapter had to be
-    /// opened anew while a port was in use; the answer has the data's size.
+    /// Opens the device at `path`, `\\.\Global\{GUID}.tap`.
     ///
     /// # Errors
     /// [`PortError::AdapterMissing`], [`PortError::AdapterBusy`], [`PortError::NoPrivilege`], or what Windows said.
-    pub fn open(path: &str, on_reopen: Option<(u32, Vec<u8>)>) -> Result<Self, PortError> {
+    pub fn open(path: &str, options: WindowsTapOptions) -> Result<Self, PortError> {
         let failed = |source| PortError::Io { action: "set up the TAP adapter's I/O", source };
         let completions = CompletionPort::new().map_err(failed)?;
         let adapter = Adapter::open(path, &completions, 0).map_err(|error| explain_open(path, error))?;
-        let shared = Arc::new(Shared::new(path, completions, adapter, on_reopen));
+        let shared = Arc::new(Shared::new(path, completions, adapter, options));
         let (ended, has_ended) = mpsc::channel();
         let pump = Pump::new(shared.clone());
         let thread = thread::Builder::new().name("softlan-tap".into()).spawn(move || {

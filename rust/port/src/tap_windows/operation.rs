@@ -127,7 +127,8 @@ impl Operation {
         // SAFETY: the caller's promise; OVERLAPPED is the first field of the `repr(C)` operation, and the system is done with it.
         let operation = unsafe { Box::from_raw(entry.lpOverlapped.cast::<Self>()) };
         let status = operation.overlapped.Internal as i32;
-        let outcome = if status == 0 {
+        // NT_SUCCESS of ntdef.h: errors and warnings are negative.
+        let outcome = if status >= 0 {
             Ok(entry.dwNumberOfBytesTransferred as usize)
         } else {
             // SAFETY: no pointers; the function knows every NTSTATUS, the unknown ones as ERROR_MR_MID_NOT_FOUND.

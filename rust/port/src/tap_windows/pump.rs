@@ -2,7 +2,7 @@
 //!
 //! Reads end with an error when the link goes down under us, the adapter is disabled or restarted, or the machine has slept. None of that is a
 //! reason to end a game: the adapter is opened again, told again what it was told (media connected), and reading goes on. Only when that has
-//! not worked for [`REOPEN_LIMIT`] the port fails.
+//! not worked for `reopen_limit` the port fails.
 
 use std::io;
 use std::sync::Arc;
@@ -20,8 +20,6 @@ use super::shared::Shared;
 use super::sleep::SleepWatch;
 use crate::{MIN_FRAME_LEN, PortCounters};
 
-/// How long an adapter may be away before the port fails. A driver update takes longer, and may ask the player to start again.
-const REOPEN_LIMIT: Duration = Duration::from_secs(60);
 /// The pause before the adapter is opened again the first time, doubled each time...
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// ... up to this.
@@ -94,7 +92,7 @@ impl Pump {
     /// What has to be done besides taking operations in.
     fn look_after(&mut self) {
         let slept = self.watch.slept(milliseconds_with_sleep(), milliseconds_awake());
-        let troubled = self.shared.take_trouble();
+        let troubled = self.shared.take_trouble(self.openings);
         match self.state {
             State::Open { .. } | State::Greeting { .. } if slept && self.shared.reading.load(Acquire) => {
                 self.lose(io::Error::other("the machine has slept"));
@@ -188,7 +186,7 @@ impl Pump {
             self.trouble_since = now;
         }
         self.shared.close_adapter();
-        if now - self.trouble_since >= REOPEN_LIMIT {
+        if now - self.trouble_since >= self.shared.options.reopen_limit {
             self.state = State::Failed;
             return self.shared.fail(error);
         }
@@ -204,7 +202,7 @@ impl Pump {
             Ok(adapter) => {
                 shared.put_adapter(adapter);
                 self.state = State::Greeting { since: Instant::now() };
-                match &shared.on_reopen {
+                match &shared.options.on_reopen {
                     None => self.resume(),
                     Some((code, data)) => {
                         let kind = Kind::Control { code: *code, answer: vec![0; data.len()], asker: None };
@@ -221,7 +219,7 @@ impl Pump {
     fn resume(&mut self) {
         self.state = State::Open { since: Instant::now() };
         self.shared.reopenings.fetch_add(1, Relaxed);
-        self.shared.start_reads();
+        self.shared.resume();
     }
 }
 

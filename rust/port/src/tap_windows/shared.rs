@@ -12,13 +12,14 @@ use windows_sys::Win32::Foundation::{
     ERROR_NOT_READY, ERROR_OPERATION_ABORTED,
 };
 
+use super::WindowsTapOptions;
 use super::adapter::{Adapter, CompletionPort};
 use super::operation::{Kind, Operation};
 use crate::{FrameBatch, PortCounters};
 
 /// Reads under way, and so frames the driver can hand over while we are busy. The driver keeps a few hundred more of its own.
 const READS: usize = 64;
-/// Writes under way at most: at a millisecond each, that is still a gigabit of full frames a second. Beyond it the queue counts as full.
+/// Writes under way at most: at a millisecond each, that is still 3 Gbit/s of full frames. Beyond it the queue counts as full.
 const WRITES: usize = 256;
 /// A frame of the system is at most 14 + 4 + 1500 bytes; a longer one is lost, and counted.
 const READ_BUFFER: usize = 2048;
@@ -29,7 +30,7 @@ pub(super) struct Shared {
     pub(super) completions: CompletionPort,
     /// `None` while it is opened anew, and after the end. Operations start under the read lock, so that the handle cannot be closed, and its
     /// number given to another file, between the look and the call.
-    adapter: RwLock<Option<Adapter>>,
+    adapter: RwLock<Option<Opened>>,
     reads: Mutex<Reads>,
     writes: Mutex<Writes>,
     /// Operations that belong to the system at the moment.
@@ -39,11 +40,18 @@ pub(super) struct Shared {
     pub(super) closing: AtomicBool,
     /// Frames have come, or the port has failed.
     pub(super) arrived: Notify,
-    trouble: Mutex<Option<io::Error>>,
+    /// Why which opening of the adapter refuses to read.
+    trouble: Mutex<Option<(u64, io::Error)>>,
     failure: Mutex<Option<io::Error>>,
     pub(super) counters: PortCounters,
     pub(super) reopenings: AtomicU64,
-    pub(super) on_reopen: Option<(u32, Vec<u8>)>,
+    pub(super) options: WindowsTapOptions,
+}
+
+struct Opened {
+    adapter: Adapter,
+    /// Whether the driver has been told what it must know before it can be read from.
+    readable: bool,
 }
 
 #[derive(Default)]
@@ -111,12 +119,12 @@ impl Shared {
         path: &str,
         completions: CompletionPort,
         adapter: Adapter,
-        on_reopen: Option<(u32, Vec<u8>)>,
+        options: WindowsTapOptions,
     ) -> Self {
         Self {
             path: path.to_owned(),
             completions,
-            adapter: RwLock::new(Some(adapter)),
+            adapter: RwLock::new(Some(Opened { adapter, readable: true })),
             reads: Mutex::default(),
             writes: Mutex::default(),
             under_way: AtomicUsize::new(0),
@@ -127,7 +135,7 @@ impl Shared {
             failure: Mutex::default(),
             counters: PortCounters::default(),
             reopenings: AtomicU64::new(0),
-            on_reopen,
+            options,
         }
     }
 
@@ -135,23 +143,37 @@ impl Shared {
 
     /// Starts an operation; when it cannot be, it comes back with the reason.
     pub(super) fn start(&self, operation: Box<Operation>) -> Result<(), (Box<Operation>, io::Error)> {
-        let adapter = self.adapter.read().unwrap_or_else(PoisonError::into_inner);
-        match &*adapter {
-            Some(open) => self.start_on(open, operation),
+        let opened = self.adapter.read().unwrap_or_else(PoisonError::into_inner);
+        match &*opened {
+            Some(opened) => self.start_on(&opened.adapter, operation),
             None => Err((operation, io::Error::from_raw_os_error(ERROR_NOT_READY as i32))),
         }
     }
 
-    fn start_on(&self, open: &Adapter, operation: Box<Operation>) -> Result<(), (Box<Operation>, io::Error)> {
+    fn start_on(
+        &self,
+        adapter: &Adapter,
+        operation: Box<Operation>,
+    ) -> Result<(), (Box<Operation>, io::Error)> {
         // Counted first: the pump may take the packet in before the call is back.
         self.under_way.fetch_add(1, AcqRel);
-        open.start(operation).inspect_err(|_| {
+        adapter.start(operation).inspect_err(|_| {
             self.under_way.fetch_sub(1, AcqRel);
         })
     }
 
+    /// The adapter is open again; reads wait for [`start_reads`](Self::start_reads) after [`resume`](Self::resume).
     pub(super) fn put_adapter(&self, adapter: Adapter) {
-        *self.adapter.write().unwrap_or_else(PoisonError::into_inner) = Some(adapter);
+        let opened = Opened { adapter, readable: false };
+        *self.adapter.write().unwrap_or_else(PoisonError::into_inner) = Some(opened);
+    }
+
+    /// The adapter can be read from again.
+    pub(super) fn resume(&self) {
+        if let Some(opened) = &mut *self.adapter.write().unwrap_or_else(PoisonError::into_inner) {
+            opened.readable = true;
+        }
+        self.start_reads();
     }
 
     /// Closes the adapter if it is open; what is under way comes back by and by.
@@ -178,13 +200,15 @@ impl Shared {
     }
 
     /// Tells the pump that the adapter refuses to read.
-    fn report_trouble(&self, error: io::Error) {
-        lock(&self.trouble).get_or_insert(error);
+    fn report_trouble(&self, opening: u64, error: io::Error) {
+        *lock(&self.trouble) = Some((opening, error));
         self.completions.wake();
     }
 
-    pub(super) fn take_trouble(&self) -> Option<io::Error> {
-        lock(&self.trouble).take()
+    /// What was told of opening number `opening`, once.
+    pub(super) fn take_trouble(&self, opening: u64) -> Option<io::Error> {
+        let (of, error) = lock(&self.trouble).take()?;
+        (of == opening).then_some(error)
     }
 
     // Reads -----------------------------------------------------------------------------------------------------------
@@ -206,14 +230,14 @@ impl Shared {
 
     /// Starts a read, or puts it away until the adapter is there again.
     pub(super) fn read_again(&self, read: Box<Operation>) {
-        let adapter = self.adapter.read().unwrap_or_else(PoisonError::into_inner);
-        let Some(open) = &*adapter else {
-            // Put away while the adapter is locked: the `start_reads` that follows the next opening cannot miss it.
+        let opened = self.adapter.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(Opened { adapter, readable: true }) = &*opened else {
+            // Put away while the adapter is locked: the `resume` that follows the next opening cannot miss it.
             return self.park_read(read);
         };
-        if let Err((read, error)) = self.start_on(open, read) {
+        if let Err((read, error)) = self.start_on(adapter, read) {
             self.park_read(read);
-            self.report_trouble(error);
+            self.report_trouble(adapter.number(), error);
         }
     }
 

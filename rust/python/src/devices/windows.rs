@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
-use softlan_port::{AnyPort, WindowsTap};
+use softlan_port::{AnyPort, WindowsTap, WindowsTapOptions};
 
 use crate::convert::port_error;
 
@@ -20,7 +20,8 @@ impl PyWindowsTap {
     #[staticmethod]
     #[pyo3(signature = (path, *, on_reopen=None))]
     fn open(py: Python<'_>, path: &str, on_reopen: Option<(u32, Vec<u8>)>) -> PyResult<Self> {
-        py.detach(|| WindowsTap::open(path, on_reopen)).map(Self).map_err(port_error)
+        let options = WindowsTapOptions { on_reopen, ..WindowsTapOptions::default() };
+        py.detach(|| WindowsTap::open(path, options)).map(Self).map_err(port_error)
     }
 
     fn ioctl<'py>(

@@ -1,0 +1,359 @@
+//! A congestion controller for a tunnel: it keeps the line full and its queue short, and does not take a lost packet for a full line.
+//!
+//! What travels in a tunnel is controlled already: each TCP in it slows down by itself when something is lost. An outer controller that
+//! halves its rate at every loss does it twice, and one that grows until something is lost keeps the line's buffer full, in
+//! which every game packet then waits. So this one goes by delay: once a round trip it compares the shortest time a packet took in that round with
+//! the shortest of the last seconds; the difference is the queue it stands in. It grows while that is short and shrinks to the line's
+//! own capacity when it is not. Loss counts only when it is heavy, as where a buffer is too small to show up as delay.
+
+use std::any::Any;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use quinn::congestion::{Controller, ControllerFactory};
+use quinn_proto::RttEstimator;
+
+/// Packets that may always be in flight: enough for a game and for finding out that the line is free again.
+const FLOOR_PACKETS: u64 = 16;
+/// Packets in flight at first (RFC 9002 section 7.2 allows ten, of at least 14,720 bytes).
+const INITIAL_PACKETS: u64 = 10;
+/// The queue aimed at is this part of the path's own round trip, within the bounds below.
+const TARGET_PART: u32 = 4;
+const LEAST_TARGET: Duration = Duration::from_millis(1);
+const MOST_TARGET: Duration = Duration::from_millis(15);
+/// How long the shortest round trip is believed: a path may get longer, and others may fill its buffer for good.
+const BASE_MEMORY: Duration = Duration::from_secs(5);
+/// Round trips for which the queue is let run empty: one until the smaller window is felt, one to see the path alone.
+const DRAIN_ROUNDS: u8 = 2;
+/// The part of a round's bytes that may be lost without it being a sign of a full line, as one in so many.
+const HEAVY_LOSS: u64 = 8;
+/// Fewer packets lost in a round than this are chance, whatever part of the round they are.
+const FEW_PACKETS: u64 = 8;
+/// What a round may take away at most.
+const MOST_BACKOFF: f64 = 0.7;
+
+/// Makes [`Calm`] controllers.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct CalmConfig;
+
+impl ControllerFactory for CalmConfig {
+    fn build(self: Arc<Self>, now: Instant, current_mtu: u16) -> Box<dyn Controller> {
+        Box::new(Calm::new(now, current_mtu))
+    }
+}
+
+/// The controller of one path.
+#[derive(Debug, Clone)]
+pub struct Calm {
+    mtu: u64,
+    window: u64,
+    /// No queue has been seen yet: the window doubles each round.
+    starting: bool,
+    base: ShortestOf,
+    round: Round,
+    drain: Drain,
+}
+
+/// A short pause from queueing, now and then. Without it the controller's own queue would come to be taken for the path's length, each period a little
+/// more of it.
+#[derive(Debug, Clone, Copy)]
+struct Drain {
+    last: Instant,
+    /// Rounds left, and the window to go on with.
+    under_way: Option<(u8, u64)>,
+}
+
+/// What has been seen in the present round trip.
+#[derive(Debug, Clone, Copy)]
+struct Round {
+    since: Instant,
+    shortest: Option<Duration>,
+    acked: u64,
+    lost: u64,
+    /// The window was what held the sender back at some time.
+    limited: bool,
+}
+
+impl Round {
+    fn new(since: Instant) -> Self {
+        Self { since, shortest: None, acked: 0, lost: 0, limited: false }
+    }
+}
+
+/// The shortest time of the last one to two [`BASE_MEMORY`] periods.
+#[derive(Debug, Clone, Copy)]
+struct ShortestOf {
+    since: Instant,
+    present: Option<Duration>,
+    former: Option<Duration>,
+}
+
+impl ShortestOf {
+    fn saw(&mut self, now: Instant, took: Duration) {
+        if now.saturating_duration_since(self.since) > BASE_MEMORY {
+            *self = Self { since: now, present: None, former: self.present };
+        }
+        self.present = Some(self.present.map_or(took, |known| known.min(took)));
+    }
+
+    fn get(&self) -> Option<Duration> {
+        self.present.into_iter().chain(self.former).min()
+    }
+}
+
+impl Calm {
+    /// A controller for a path that begins now.
+    pub fn new(now: Instant, mtu: u16) -> Self {
+        Self {
+            mtu: mtu.into(),
+            window: INITIAL_PACKETS * u64::from(mtu),
+            starting: true,
+            base: ShortestOf { since: now, present: None, former: None },
+            round: Round::new(now),
+            drain: Drain { last: now, under_way: None },
+        }
+    }
+
+    fn floor(&self) -> u64 {
+        FLOOR_PACKETS * self.mtu
+    }
+
+    /// A packet sent at `sent` was acknowledged at `now`; `limited` says whether the window held the sender back, `smoothed` is the
+    /// smoothed round-trip time.
+    fn acked(&mut self, now: Instant, sent: Instant, bytes: u64, limited: bool, smoothed: Duration) {
+        let took = now.saturating_duration_since(sent);
+        self.base.saw(now, took);
+        let round = &mut self.round;
+        round.shortest = Some(round.shortest.map_or(took, |known| known.min(took)));
+        round.acked += bytes;
+        round.limited |= limited;
+        if now.saturating_duration_since(round.since) >= smoothed {
+            self.end_round(now);
+        }
+    }
+
+    fn end_round(&mut self, now: Instant) {
+        let round = std::mem::replace(&mut self.round, Round::new(now));
+        let (Some(base), Some(shortest)) = (self.base.get(), round.shortest) else { return };
+        let queue = shortest.saturating_sub(base);
+        let target = (base / TARGET_PART).clamp(LEAST_TARGET, MOST_TARGET);
+        if self.drains(now, base, target) {
+            return;
+        }
+        let lost_heavily =
+            round.lost >= FEW_PACKETS * self.mtu && round.lost * HEAVY_LOSS > round.acked + round.lost;
+        if queue > target || lost_heavily {
+            let fits = (base + target).as_secs_f64() / (base + queue).as_secs_f64();
+            let factor = if lost_heavily { MOST_BACKOFF } else { fits.max(MOST_BACKOFF) };
+            self.window = ((self.window as f64 * factor) as u64).max(self.floor());
+            self.starting = false;
+        } else if round.limited {
+            self.window += if self.starting { self.window } else { (self.window / 8).max(2 * self.mtu) };
+        }
+    }
+
+    /// Lets the queue run empty for [`DRAIN_ROUNDS`] once in [`BASE_MEMORY`]; whether it does so now.
+    fn drains(&mut self, now: Instant, base: Duration, target: Duration) -> bool {
+        match self.drain.under_way {
+            Some((left, window)) if left > 1 => self.drain.under_way = Some((left - 1, window)),
+            Some((_, window)) => {
+                self.window = window;
+                self.drain = Drain { last: now, under_way: None };
+            }
+            None if self.starting || now.saturating_duration_since(self.drain.last) < BASE_MEMORY => {
+                return false;
+            }
+            None => {
+                self.drain.under_way = Some((DRAIN_ROUNDS, self.window));
+                let empty = base.as_secs_f64() / (base + target).as_secs_f64();
+                self.window = ((self.window as f64 * empty * 0.95) as u64).max(self.floor());
+            }
+        }
+        true
+    }
+}
+
+impl Controller for Calm {
+    fn on_ack(&mut self, now: Instant, sent: Instant, bytes: u64, app_limited: bool, rtt: &RttEstimator) {
+        self.acked(now, sent, bytes, !app_limited, rtt.get());
+    }
+
+    fn on_congestion_event(&mut self, now: Instant, _sent: Instant, is_persistent: bool, lost_bytes: u64) {
+        self.round.lost += lost_bytes;
+        if is_persistent {
+            self.window = self.floor();
+            self.starting = true;
+            self.round = Round::new(now);
+            self.drain = Drain { last: now, under_way: None };
+        }
+    }
+
+    fn on_mtu_update(&mut self, new_mtu: u16) {
+        self.mtu = new_mtu.into();
+        self.window = self.window.max(self.floor());
+    }
+
+    fn window(&self) -> u64 {
+        self.window
+    }
+
+    fn clone_box(&self) -> Box<dyn Controller> {
+        Box::new(self.clone())
+    }
+
+    fn initial_window(&self) -> u64 {
+        INITIAL_PACKETS * self.mtu
+    }
+
+    fn into_any(self: Box<Self>) -> Box<dyn Any> {
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use super::*;
+
+    const MTU: u64 = 1472;
+
+    /// One bottleneck with a buffer, and a sender that always has something to send, on a clock of their own.
+    struct Line {
+        /// Bytes a second.
+        rate: f64,
+        /// Round trip without a queue.
+        delay: Duration,
+        buffer: Duration,
+        /// Lost packets, one in so many; 0 for none.
+        loss: u32,
+    }
+
+    #[derive(Debug)]
+    struct Outcome {
+        /// The part of the line that was used.
+        used: f64,
+        /// The mean time in the queue.
+        queue: Duration,
+    }
+
+    impl Line {
+        /// Runs `controller` for `seconds`; only the second half counts.
+        fn run(&self, controller: &mut Calm, start: Instant, seconds: u32) -> Outcome {
+            let (mut now, end) = (start, start + Duration::from_secs(seconds.into()));
+            let half = start + (end - start) / 2;
+            // Sent packets with the time of their acknowledgement; `None` for a lost one, which is noticed when a later one arrives.
+            let mut flying: VecDeque<(Instant, Instant, bool)> = VecDeque::new();
+            let mut free_at = start;
+            let mut smoothed = self.delay;
+            let (mut random, mut carried, mut queued, mut packets) = (1_u32, 0_u64, Duration::ZERO, 0_u32);
+            while now < end {
+                while (flying.len() as u64 + 1) * MTU <= controller.window() {
+                    let waits = free_at.saturating_duration_since(now);
+                    random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                    let unlucky = self.loss > 0 && (random >> 8) % self.loss == 0;
+                    let fits = waits <= self.buffer;
+                    if fits {
+                        free_at = free_at.max(now) + Duration::from_secs_f64(MTU as f64 / self.rate);
+                    }
+                    let back = now + waits.min(self.buffer) + self.delay;
+                    flying.push_back((now, back, fits && !unlucky));
+                    if now >= half {
+                        (queued, packets) = (queued + waits.min(self.buffer), packets + 1);
+                    }
+                }
+                let Some((sent, back, arrived)) = flying.pop_front() else { break };
+                now = now.max(back);
+                if arrived {
+                    smoothed = (smoothed * 7 + (now - sent)) / 8;
+                    controller.acked(now, sent, MTU, true, smoothed);
+                    carried += if now >= half { MTU } else { 0 };
+                } else {
+                    controller.on_congestion_event(now, sent, false, MTU);
+                }
+            }
+            let possible = self.rate * (end - half).as_secs_f64();
+            Outcome { used: carried as f64 / possible, queue: queued / packets.max(1) }
+        }
+    }
+
+    fn fresh() -> (Calm, Instant) {
+        let start = Instant::now();
+        (Calm::new(start, MTU as u16), start)
+    }
+
+    fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn it_fills_lines_of_all_kinds_and_keeps_their_queues_short() {
+        for (mbit, delay, buffer) in
+            [(1.0, 40, 1000), (20.0, 20, 250), (100.0, 20, 100), (200.0, 10, 12), (1000.0, 5, 20)]
+        {
+            let line = Line { rate: mbit * 125_000.0, delay: ms(delay), buffer: ms(buffer), loss: 0 };
+            let (mut controller, start) = fresh();
+            let outcome = line.run(&mut controller, start, 40);
+            assert!(outcome.used > 0.9, "{mbit} Mbit/s: {outcome:?}");
+            // At 1 Mbit/s the floor of 16 packets alone is 190 ms.
+            let floor = Duration::from_secs_f64(FLOOR_PACKETS as f64 * MTU as f64 / line.rate);
+            assert!(outcome.queue < ms(20) + floor, "{mbit} Mbit/s: {outcome:?}");
+        }
+    }
+
+    #[test]
+    fn random_loss_does_not_slow_it_down() {
+        for one_in in [200, 100, 20] {
+            let line = Line { rate: 25e6, delay: ms(20), buffer: ms(50), loss: one_in };
+            let (mut controller, start) = fresh();
+            let outcome = line.run(&mut controller, start, 40);
+            assert!(outcome.used > 0.8, "1 in {one_in} lost: {outcome:?}");
+        }
+    }
+
+    #[test]
+    fn heavy_loss_does() {
+        // A buffer too small to be seen as delay: what comes above the line's rate is lost.
+        let line = Line { rate: 12.5e6, delay: ms(20), buffer: Duration::from_micros(500), loss: 0 };
+        let (mut controller, start) = fresh();
+        line.run(&mut controller, start, 20);
+        let fits = 12.5e6 * 0.020;
+        assert!(
+            (controller.window() as f64) < 1.5 * fits,
+            "{} bytes in flight where {fits} fit",
+            controller.window()
+        );
+    }
+
+    #[test]
+    fn a_longer_path_is_believed_after_a_while() {
+        let (mut controller, start) = fresh();
+        let near = Line { rate: 12.5e6, delay: ms(10), buffer: ms(100), loss: 0 };
+        near.run(&mut controller, start, 10);
+        let far = Line { delay: ms(60), ..near };
+        let outcome = far.run(&mut controller, start + Duration::from_secs(11), 60);
+        assert!(outcome.used > 0.9, "{outcome:?}");
+    }
+
+    #[test]
+    fn a_sender_with_little_to_say_does_not_grow_its_window() {
+        let (mut controller, start) = fresh();
+        let before = controller.window();
+        for n in 0..1000 {
+            let sent = start + ms(20) * n;
+            controller.acked(sent + ms(20), sent, 100, false, ms(20));
+        }
+        assert_eq!(controller.window(), before);
+    }
+
+    #[test]
+    fn it_never_falls_below_its_floor() {
+        let (mut controller, start) = fresh();
+        for n in 0..1000 {
+            let now = start + ms(20) * n;
+            controller.on_congestion_event(now, now, n % 100 == 0, 100_000);
+            controller.acked(now + ms(500), now, 100, true, ms(20));
+        }
+        assert_eq!(controller.window(), FLOOR_PACKETS * MTU);
+    }
+}
