@@ -1,13 +1,14 @@
-"""Writing the small files softlan keeps, so that a crash or a full disk never leaves half of one behind."""
+"""The small files softlan keeps: written so that a crash or a full disk never leaves half of one, and locked by their user."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import tempfile
 from pathlib import Path
 
-__all__ = ["write_atomically"]
+__all__ = ["try_lock", "write_atomically"]
 
 
 def write_atomically(path: Path, data: bytes, *, mode: int = 0o644) -> None:
@@ -35,3 +36,35 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o644) -> None:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
+
+
+def try_lock(path: Path) -> int | None:
+    """Take the lock that `path` is, made if missing: a handle to close, or None when another process has it.
+
+    The system releases the lock when its process ends, however that happens. Raises OSError: the file cannot be opened.
+    """
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
+    try:
+        _lock_handle(handle)
+    except (BlockingIOError, PermissionError):
+        os.close(handle)
+        return None
+    except BaseException:
+        os.close(handle)
+        raise
+    return handle
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _lock_handle(handle: int) -> None:
+        # Raises PermissionError when another process has the byte locked.
+        msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+
+else:
+    import fcntl
+
+    def _lock_handle(handle: int) -> None:
+        # Raises BlockingIOError when another open file has the lock.
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+import sys
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
-from softlan._core import PacketSocket, TapDevice
+if TYPE_CHECKING:
+    if sys.platform == "win32":
+        from softlan._core import WindowsTap
+
+        Device: TypeAlias = WindowsTap
+    else:
+        from softlan._core import PacketSocket, TapDevice
+
+        Device: TypeAlias = TapDevice | PacketSocket
 
 __all__ = ["Adapter"]
 
@@ -17,11 +26,14 @@ class Adapter(Protocol):
         """The interface's name, as the system shows it."""
 
     @property
-    def device(self) -> TapDevice | PacketSocket:
+    def device(self) -> Device:
         """What a bridge takes."""
 
     def set_mtu(self, mtu: int) -> None:
         """Change the IP MTU, in bytes, of an adapter in use."""
+
+    def relay_moved(self, relay: str) -> None:
+        """Take note of the relay's address, `IP:PORT`, each time the room is entered again."""
 
     def close(self) -> None:
         """Give the machine back as it was; closing twice does no harm."""

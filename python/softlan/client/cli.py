@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import _thread
+import asyncio
+import copy
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +16,8 @@ import click
 from softlan._core import Mac
 from softlan.client.adapter import Adapter
 from softlan.client.client import Client, ClientConfig, logger
-from softlan.client.identity import default_identity_path, hold_identity
+from softlan.client.identity import Identity, default_identity_path, hold_identity
+from softlan.client.windows_options import WindowsChoices, run_self_test, windows_options
 from softlan.config import VIRTUAL_MAC
 from softlan.control.messages import Role
 from softlan.errors import ConfigError, UnsupportedPlatformError
@@ -26,22 +32,52 @@ from softlan.parts import (
     session_options,
     version_option,
 )
+from softlan.windows.console import graceful_end
 
 __all__ = ["client"]
 
+_SELF_TEST = "softlan.client.self-test"
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+
+class _ClientCommand(click.Command):
+    """`--self-test` stands alone; everything else needs to know relay and room."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Note whether the self-test is asked for before options are missed."""
+        ctx.meta[_SELF_TEST] = "--self-test" in args
+        return super().parse_args(ctx, args)
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """Require nothing for the self-test."""
+        parameters = super().get_params(ctx)
+        if not ctx.meta.get(_SELF_TEST):
+            return parameters
+        parameters = [copy.copy(parameter) for parameter in parameters]
+        for parameter in parameters:
+            parameter.required = False
+        return parameters
+
+
+@click.command(cls=_ClientCommand, context_settings={"help_option_names": ["-h", "--help"]})
 @session_options
 @click.option(
-    "--tap", metavar="NAME", help="The name of the virtual adapter; softlan0, softlan1, ... if not given."
+    "--virtual-mac", type=VIRTUAL_MAC, metavar="MAC", help="The MAC to play with, in place of the identity's."
+)
+@click.option(
+    "--tap",
+    metavar="NAME",
+    help="Linux: the name of the virtual adapter; softlan0, softlan1, ... if not given.",
 )
 @click.option(
     "--attach",
     metavar="IF",
-    help="Use an existing interface in place of a virtual adapter, for containers without /dev/net/tun.",
+    help="Linux: use an existing interface in place of a virtual adapter, for containers without /dev/net/tun.",
 )
+@windows_options
 @click.option(
-    "--virtual-mac", type=VIRTUAL_MAC, metavar="MAC", help="The MAC to play with, in place of the identity's."
+    "--self-test",
+    is_flag=True,
+    help="Windows: try everything softlan changes on this machine, put it back, and say what works; no relay needed.",
 )
 @frame_log_options
 @log_options
@@ -51,36 +87,46 @@ def client(
     *,
     tap: str | None,
     attach: str | None,
+    windows: WindowsChoices,
+    self_test: bool,
     virtual_mac: Mac | None,
     identity: Path | None,
     frame_log: str,
     frame_log_sample: int,
     **session: Any,
 ) -> None:
-    """Join a room: this machine gets a network adapter that is on the party's Ethernet. Needs root or CAP_NET_ADMIN."""
+    """Join a room: this machine gets a network adapter that is on the party's Ethernet.
+
+    Needs root or CAP_NET_ADMIN; on Windows administrator rights and a TAP-Windows6 adapter.
+    """
+    if self_test:
+        sys.exit(run_self_test(windows))
     if tap is not None and attach is not None:
         raise ConfigError(
             "--tap and --attach exclude each other",
             hint="--tap makes an adapter, --attach uses one that is there",
         )
-    with hold_identity(
-        identity or default_identity_path(Role.CLIENT), Role.CLIENT, virtual_mac=virtual_mac
-    ) as held:
+    _refuse_other_systems(tap, attach, windows)
+    with ExitStack() as stack:
+        held = stack.enter_context(
+            hold_identity(
+                identity or default_identity_path(Role.CLIENT), Role.CLIENT, virtual_mac=virtual_mac
+            )
+        )
         mac = held.identity.mac
         assert mac is not None
-
-        def make_adapter(mtu: int) -> Adapter:
-            return _make_adapter(tap, attach, mac, mtu)
-
+        ending = _Ending()
+        stack.enter_context(graceful_end(ending.stop))
+        mac, make_adapter = stack.enter_context(_adapters(tap, attach, windows, mac))
         config = ClientConfig(
-            session=session_config(role=Role.CLIENT, identity=held.identity, **session),
+            session=session_config(role=Role.CLIENT, identity=Identity(mac, held.identity.secret), **session),
             make_adapter=make_adapter,
             frame_log=frame_log,
             frame_log_sample=frame_log_sample,
         )
 
         def make() -> Client:
-            return Client(config)
+            return ending.watch(Client(config))
 
         async def follow(part: Part) -> None:
             if frame_log != "off" and isinstance(part, Client):
@@ -89,11 +135,55 @@ def client(
         run_session_part("client", make, follow)
 
 
-def _make_adapter(tap: str | None, attach: str | None, mac: Mac, mtu: int) -> Adapter:
-    if sys.platform != "linux":
-        raise UnsupportedPlatformError(f"softlan has no network adapter for {sys.platform} yet")
-    from softlan.client.linux import AttachedAdapter, TapAdapter
+class _Ending:
+    """Ends the client from another thread, as Windows' console does."""
 
-    if attach is not None:
-        return AttachedAdapter(attach)
-    return TapAdapter(tap, mac, mtu)
+    def __init__(self) -> None:
+        self._client: Client | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def watch(self, client: Client) -> Client:
+        """Take note of the client to end; called on its event loop."""
+        self._client, self._loop = client, asyncio.get_running_loop()
+        return client
+
+    def stop(self) -> None:
+        """End the client; before there is one, interrupt whatever is being prepared."""
+        if self._client is None or self._loop is None:
+            _thread.interrupt_main()
+            return
+        with suppress(RuntimeError):  # The loop has ended already.
+            self._loop.call_soon_threadsafe(self._client.stop)
+
+
+def _refuse_other_systems(tap: str | None, attach: str | None, windows: WindowsChoices) -> None:
+    """Raise UnsupportedPlatformError for an option this system has no use for, or a system there is no adapter for."""
+    if sys.platform == "win32":
+        for name, value in (("--tap", tap), ("--attach", attach)):
+            if value is not None:
+                raise UnsupportedPlatformError(
+                    f"{name} works on Linux only", hint="on Windows, choose with --adapter"
+                )
+    elif sys.platform == "linux":
+        windows.refuse()
+    else:
+        raise UnsupportedPlatformError(f"softlan has no network adapter for {sys.platform} yet")
+
+
+@contextmanager
+def _adapters(
+    tap: str | None, attach: str | None, windows: WindowsChoices, mac: Mac
+) -> Iterator[tuple[Mac, Callable[[int, str], Adapter]]]:
+    """Give the MAC to play with, and what makes the adapter once the room is entered; see `prepare` for what it raises."""
+    if sys.platform == "win32":
+        from softlan.client.windows import prepare
+
+        with prepare(windows.options(), mac) as prepared:
+            yield prepared.mac, prepared.make
+    else:
+        from softlan.client.linux import AttachedAdapter, TapAdapter
+
+        def make(mtu: int, _relay: str) -> Adapter:
+            return AttachedAdapter(attach) if attach is not None else TapAdapter(tap, mac, mtu)
+
+        yield mac, make

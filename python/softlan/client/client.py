@@ -24,10 +24,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientConfig:
-    """What the client plugs in. `make_adapter` makes the adapter, up, with the given MTU in bytes, once the room is entered."""
+    """What the client plugs in.
+
+    `make_adapter` makes the adapter, up, with the given MTU in bytes, once the room is entered; it is also told the relay's address,
+    `IP:PORT`, which must stay reachable without the adapter.
+    """
 
     session: SessionConfig
-    make_adapter: Callable[[int], Adapter]
+    make_adapter: Callable[[int, str], Adapter]
     frame_log: str = "off"
     frame_log_sample: int = 100
 
@@ -94,7 +98,7 @@ class Client:
         """Plug the adapter in; the first time it is made, later its MTU follows the room's if that is a new room's."""
         room = welcome.room.code
         if self._adapter is None or self._bridge is None:
-            self._adapter = self.config.make_adapter(welcome.tap_mtu)
+            self._adapter = self.config.make_adapter(welcome.tap_mtu, connection.remote_address)
             self._bridge = Bridge.start(self.session.endpoint, self._adapter.device, self.frame_log)
             self._watch = asyncio.create_task(self._watch_port(self._bridge))
             self._mtu = welcome.tap_mtu
@@ -109,9 +113,11 @@ class Client:
                 mac=mac,
                 tap_mtu=welcome.tap_mtu,
             )
-        elif self._mtu != welcome.tap_mtu:
-            self._adapter.set_mtu(welcome.tap_mtu)
-            self._mtu = welcome.tap_mtu
+        else:
+            self._adapter.relay_moved(connection.remote_address)
+            if self._mtu != welcome.tap_mtu:
+                self._adapter.set_mtu(welcome.tap_mtu)
+                self._mtu = welcome.tap_mtu
         self._bridge.attach(connection, welcome.peer_id)
         self._gateways = {peer.peer_id for peer in welcome.room.peers if peer.role is Role.GATEWAY}
         self._say_once(status.GatewayJoined(room) if self._gateways else status.NoGateway(room))

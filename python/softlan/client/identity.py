@@ -24,7 +24,7 @@ import msgspec
 from softlan._core import Mac
 from softlan.control.fields import Role, check_role_and_mac, decode_custom, encode_custom
 from softlan.errors import ConfigError, SoftlanError
-from softlan.files import write_atomically
+from softlan.files import try_lock, write_atomically
 from softlan.observe.events import Event
 from softlan.observe.logs import log_event
 
@@ -123,7 +123,7 @@ def hold_identity(path: Path, role: Role, *, virtual_mac: Mac | None = None) -> 
             raise ConfigError(f"the virtual MAC {virtual_mac} cannot be used: {error}") from error
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = _lock(path)
+        lock = try_lock(path.with_name(path.name + ".lock"))
     except OSError as error:
         raise ConfigError(
             f"cannot keep an identity in {path.parent}: {error.strerror or error}",
@@ -201,33 +201,3 @@ def _warn_if_exposed(path: Path) -> None:
             f"other users of this machine can read the secret in {path}; make it yours alone: chmod 600",
             file=str(path),
         )
-
-
-def _lock(path: Path) -> int | None:
-    """Take the lock beside the identity; None when another process has it. The system releases it when this one ends."""
-    lock_path = path.with_name(path.name + ".lock")
-    handle = os.open(lock_path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
-    try:
-        _lock_handle(handle)
-    except (BlockingIOError, PermissionError):
-        os.close(handle)
-        return None
-    except BaseException:
-        os.close(handle)
-        raise
-    return handle
-
-
-if sys.platform == "win32":
-    import msvcrt
-
-    def _lock_handle(handle: int) -> None:
-        # Raises PermissionError when another process has the byte locked.
-        msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
-
-else:
-    import fcntl
-
-    def _lock_handle(handle: int) -> None:
-        # Raises BlockingIOError when another open file has the lock.
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -5,7 +5,6 @@ A TAP disappears with its last file descriptor, so the kernel itself cleans up a
 
 from __future__ import annotations
 
-import fcntl
 import socket
 import struct
 import sys
@@ -75,6 +74,9 @@ class TapAdapter:
         """Change the IP MTU, in bytes."""
         _set_mtu(self.name, mtu)
 
+    def relay_moved(self, relay: str) -> None:
+        """Leave routes alone: they are the administrator's on Linux."""
+
     def close(self) -> None:
         """Remove the TAP, unless a bridge has it, which then does."""
         self._device.close()
@@ -110,12 +112,19 @@ class AttachedAdapter:
     def set_mtu(self, mtu: int) -> None:
         """Leave the MTU alone."""
 
+    def relay_moved(self, relay: str) -> None:
+        """Leave routes alone."""
+
     def close(self) -> None:
         """Give it up; the kernel ends promiscuous mode with the socket."""
         self._device.close()
 
 
 def _set_mtu(name: str, mtu: int) -> None:
+    if sys.platform == "win32":
+        raise AssertionError("no adapter of this module is ever made there")
+    import fcntl
+
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
         try:
             fcntl.ioctl(control, _SIOCSIFMTU, struct.pack(_IFREQ_MTU, name.encode(), mtu))

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 from softlan import __version__
 from softlan._core import Connection, CoreError, Endpoint, Mac, TransportSettings
-from softlan.config import HostPort
+from softlan.config import Congestion, HostPort
 from softlan.control.channel import ControlChannel
 from softlan.control.codes import Code, Retry
 from softlan.control.messages import (
@@ -87,7 +87,7 @@ class SessionConfig:
     keep_alive_s: float = 0.5
     idle_timeout_s: float = 2.5
     max_udp_payload: int = 1472
-    congestion: str = "cubic"
+    congestion: Congestion = "calm"
     stats_interval_s: float = 10.0
 
 
@@ -133,12 +133,19 @@ class Session:
             idle_timeout=config.idle_timeout_s,
             keep_alive=config.keep_alive_s,
             max_udp_payload=config.max_udp_payload,
-            congestion="bbr" if config.congestion == "bbr" else "cubic",
+            congestion=config.congestion,
         )
         try:
             self.endpoint = Endpoint.client("[::]:0", transport)
         except CoreError as error:
             raise SoftlanError(f"cannot open a UDP socket: {error.args[1]}") from error
+        if (reason := self.endpoint.plain_because) is not None:
+            log_event(
+                logger,
+                Event.SOCKET_PLAIN,
+                f"the UDP socket goes without ECN marks and offloads, and is slower: {reason}",
+                reason=reason,
+            )
 
     def stop(self) -> None:
         """Leave the room; `run` returns soon."""

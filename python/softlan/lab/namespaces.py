@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from typing import Final, NoReturn, TypeVar
+from typing import Any, Final, NoReturn, TypeVar
 
 from softlan.errors import SoftlanError
 
@@ -25,7 +25,8 @@ CLONE_NEWNET: Final = 0x4000_0000
 _INSIDE: Final = "SOFTLAN_LAB_INSIDE"
 """Set while the program runs under `unshare`, so that a refusal there does not re-execute for ever."""
 
-_libc = ctypes.CDLL(None, use_errno=True)
+# Elsewhere there is none by that name; the lab is imported there for the sake of its command's help alone.
+_libc: Any = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 T = TypeVar("T")
 

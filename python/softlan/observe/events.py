@@ -54,6 +54,7 @@ class Event(StrEnum):
     SESSION_LEFT = "session.left", logging.INFO
     SESSION_STATUS = "session.status", logging.INFO
     PATH_MTU = "path.mtu", logging.INFO
+    SOCKET_PLAIN = "socket.plain", logging.WARNING
 
     # Where frames enter and leave the machine.
     ADAPTER_READY = "adapter.ready", logging.INFO
@@ -62,6 +63,21 @@ class Event(StrEnum):
     INTERFACE_DOWN = "interface.down", logging.WARNING
     INTERFACE_UP = "interface.up", logging.INFO
     INTERFACE_WARNING = "interface.warning", logging.WARNING
+
+    # What a client changes on a Windows machine, and puts back.
+    ADAPTER_OPENED = "adapter.opened", logging.INFO
+    ADAPTER_WARNING = "adapter.warning", logging.WARNING
+    ADAPTER_MAC = "adapter.mac", logging.INFO
+    ROUTE_PINNED = "route.pinned", logging.INFO
+    ROUTE_LOST = "route.lost", logging.WARNING
+    ROUTE_ADDED = "route.added", logging.INFO
+    SETTING_CHANGED = "setting.changed", logging.INFO
+    SETTING_REFUSED = "setting.refused", logging.WARNING
+    SETTING_RESTORED = "setting.restored", logging.DEBUG
+    SETTING_KEPT = "setting.kept", logging.INFO
+    SETTING_STUCK = "setting.stuck", logging.ERROR
+    JOURNAL_RECOVERED = "journal.recovered", logging.WARNING
+    JOURNAL_BROKEN = "journal.broken", logging.ERROR
 
     # Observation itself.
     FRAME_FORWARDED = "frame.forwarded", logging.INFO

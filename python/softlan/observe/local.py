@@ -14,6 +14,7 @@ import logging
 import os
 import socket
 import stat
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -109,6 +110,8 @@ class StatusServer:
                 part=self._part,
             )
             return
+        if sys.platform == "win32":
+            raise AssertionError("Python has no AF_UNIX there")
         self._server = await asyncio.start_unix_server(self._answer, sock=listener)
         self.path = path
         log_event(logger, Event.STATUS_SOCKET, f"status at {path}", path=str(path))
