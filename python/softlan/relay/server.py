@@ -139,6 +139,13 @@ class Relay:
 
     async def serve(self) -> None:
         """Accept and serve peers until `close`."""
+        if (reason := self._endpoint.plain_because) is not None:
+            log_event(
+                logger,
+                Event.SOCKET_PLAIN,
+                f"the UDP socket goes without ECN marks and offloads, and is slower: {reason}",
+                reason=reason,
+            )
         self._spawn(self._keep_books())
         if self.config.frame_log != "off":
             self._spawn(follow_frame_log(logger, self._frame_log, has_rooms=True))
