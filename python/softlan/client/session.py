@@ -48,7 +48,7 @@ from softlan.errors import (
 from softlan.observe import status
 from softlan.observe.counters import known_counters
 from softlan.observe.events import Event
-from softlan.observe.logs import log_event
+from softlan.observe.logs import log_event, tell_plain_socket
 
 __all__ = ["Session", "SessionConfig", "SessionHandler"]
 
@@ -139,13 +139,7 @@ class Session:
             self.endpoint = Endpoint.client("[::]:0", transport)
         except CoreError as error:
             raise SoftlanError(f"cannot open a UDP socket: {error.args[1]}") from error
-        if (reason := self.endpoint.plain_because) is not None:
-            log_event(
-                logger,
-                Event.SOCKET_PLAIN,
-                f"the UDP socket goes without ECN marks and offloads, and is slower: {reason}",
-                reason=reason,
-            )
+        tell_plain_socket(logger, self.endpoint.plain_because)
 
     def stop(self) -> None:
         """Leave the room; `run` returns soon."""

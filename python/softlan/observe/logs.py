@@ -21,7 +21,14 @@ from typing import Any, TextIO
 
 from softlan.observe.events import Event
 
-__all__ = ["JsonFormatter", "LogFormat", "TextFormatter", "configure_logging", "log_event"]
+__all__ = [
+    "JsonFormatter",
+    "LogFormat",
+    "TextFormatter",
+    "configure_logging",
+    "log_event",
+    "tell_plain_socket",
+]
 
 _RESERVED = frozenset({"ts", "level", "event", "message", "logger", "exception"})
 _OWN_LOGGERS = ("softlan", "softlan_link", "softlan_port", "softlan_switch", "softlan_wire", "softlan_python")
@@ -50,6 +57,13 @@ def log_event(
         shown = exc_info if isinstance(exc_info, BaseException) else None
         extra = {"event": event, "fields": fields}
         logger.log(event.level, "%s", message, extra=extra, exc_info=shown, stacklevel=2)
+
+
+def tell_plain_socket(logger: logging.Logger, reason: str | None) -> None:
+    """Log that an endpoint goes without ECN marks and offloads, if there is a reason for it."""
+    if reason is not None:
+        words = f"the UDP socket goes without ECN marks and offloads, and is slower: {reason}"
+        log_event(logger, Event.SOCKET_PLAIN, words, reason=reason)
 
 
 def configure_logging(

@@ -37,7 +37,7 @@ from softlan.errors import ConfigError, RemoteProtocolError, SoftlanError
 from softlan.observe.counters import Change, Reading, known_counters
 from softlan.observe.events import Event
 from softlan.observe.frames import follow_frame_log
-from softlan.observe.logs import log_event
+from softlan.observe.logs import log_event, tell_plain_socket
 from softlan.relay.certificates import ServerCertificate
 from softlan.relay.rooms import Admission, Member, Rejection, RoomPolicy, Rooms
 
@@ -139,13 +139,7 @@ class Relay:
 
     async def serve(self) -> None:
         """Accept and serve peers until `close`."""
-        if (reason := self._endpoint.plain_because) is not None:
-            log_event(
-                logger,
-                Event.SOCKET_PLAIN,
-                f"the UDP socket goes without ECN marks and offloads, and is slower: {reason}",
-                reason=reason,
-            )
+        tell_plain_socket(logger, self._endpoint.plain_because)
         self._spawn(self._keep_books())
         if self.config.frame_log != "off":
             self._spawn(follow_frame_log(logger, self._frame_log, has_rooms=True))
