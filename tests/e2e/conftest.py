@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from softlan.lab import LabError, Party, Player, ensure_namespaces, usual_party
+from softlan.lab import Party, Player, usual_party
+from softlan.lab.testing import go_on_in_namespaces, must_have_all
 
 sys.path.append(str(Path(__file__).parents[1] / "interop"))
 
@@ -41,22 +42,14 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     config = session.config
     if config.option.collectonly or not any(_is_ours(item) for item in session.items):
         return
-    capture = config.pluginmanager.getplugin("capturemanager")
-    if capture is not None:
-        capture.suspend_global_capture(in_=True)
-    try:
-        ensure_namespaces([sys.executable, "-m", "pytest", *config.invocation_params.args])
-    except LabError as refusal:
-        config.stash[_refused] = f"{refusal} (hint: {refusal.hint})"
-    finally:
-        if capture is not None:
-            capture.resume_global_capture()
+    if refusal := go_on_in_namespaces(config):
+        config.stash[_refused] = refusal
 
 
 @pytest.fixture(autouse=True)
 def _namespaces_allowed(request: pytest.FixtureRequest) -> None:
     if refusal := request.config.stash.get(_refused, None):
-        pytest.skip(refusal)
+        _missing(refusal)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -105,7 +98,14 @@ def tool() -> Tool:
 
 def need(name: str) -> None:
     if shutil.which(name) is None:
-        pytest.skip(f"{name} is not installed")
+        _missing(f"{name} is not installed")
+
+
+def _missing(reason: str) -> None:
+    """Skip, or fail where nothing may be missing."""
+    if must_have_all():
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)
 
 
 @pytest.fixture

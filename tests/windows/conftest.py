@@ -18,7 +18,7 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent / "inside"
 from standin_python import WindowsPython, make_standin_python  # noqa: E402
 from wine_lab import HERE, ROOT, Wine, checked, free_ports, require_programs  # noqa: E402
 
-from softlan.lab import LabError, ensure_namespaces  # noqa: E402
+from softlan.lab.testing import go_on_in_namespaces, must_have_all  # noqa: E402
 
 _ON_WINE = {"wine_base", "wine", "tap_wine", "standin"}
 _refused = pytest.StashKey[str]()
@@ -39,23 +39,15 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         item.path.parent == HERE and "party" in item.keywords for item in session.items
     ):
         return
-    capture = config.pluginmanager.getplugin("capturemanager")
-    if capture is not None:
-        capture.suspend_global_capture(in_=True)
-    try:
-        ensure_namespaces([sys.executable, "-m", "pytest", *config.invocation_params.args])
-    except LabError as refusal:
-        config.stash[_refused] = f"{refusal} (hint: {refusal.hint})"
-    finally:
-        if capture is not None:
-            capture.resume_global_capture()
+    if refusal := go_on_in_namespaces(config):
+        config.stash[_refused] = refusal
 
 
 @pytest.fixture(scope="session")
 def namespaces(request: pytest.FixtureRequest) -> None:
     """For tests that need network namespaces."""
     if refusal := request.config.stash.get(_refused, None):
-        if os.environ.get("SOFTLAN_REQUIRE_ALL") == "1":
+        if must_have_all():
             pytest.fail(refusal, pytrace=False)
         pytest.skip(refusal)
 

@@ -201,8 +201,6 @@ class Session:
                 outcome = await self._stay(outcome, stopping)
             return outcome
         finally:
-            self.connection = None
-            self._handler.lost()
             await _cancel(stopping, joining)
 
     async def _join(self) -> _Joined:
@@ -355,6 +353,9 @@ class Session:
                 if successor is None and doubting.done():
                     successor = asyncio.create_task(self._join())
         finally:
+            # Before a successor is entered too: who left the room in between must not be remembered.
+            self.connection = None
+            self._handler.lost()
             await _cancel(listening, reporting, doubting, *([] if successor is None else [successor]))
             channel.connection.close(Code.GOODBYE.number, "")
             await channel.finish(timeout_s=0.05)

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use softlan_switch::DropReason;
@@ -59,8 +59,7 @@ const GATHER: Duration = Duration::from_millis(50);
 /// A bounded log of frames. When its reader is slow the newest records are lost, and counted.
 #[derive(Debug)]
 pub struct FrameLog {
-    mode: AtomicU8,
-    every: AtomicU32,
+    mode: FrameLogMode,
     seen: AtomicU32,
     records: Mutex<VecDeque<FrameRecord>>,
     lost: AtomicU64,
@@ -70,38 +69,25 @@ pub struct FrameLog {
 impl FrameLog {
     /// An empty log.
     pub fn new(mode: FrameLogMode) -> Self {
-        let log = Self {
-            mode: AtomicU8::new(0),
-            every: AtomicU32::new(1),
+        Self {
+            mode,
             seen: AtomicU32::new(0),
             records: Mutex::default(),
             lost: AtomicU64::new(0),
             filled: Notify::new(),
-        };
-        log.set_mode(mode);
-        log
+        }
     }
 
-    /// Changes which frames are recorded from now on.
-    pub fn set_mode(&self, mode: FrameLogMode) {
-        let (code, every) = match mode {
-            FrameLogMode::Off => (0, 1),
-            FrameLogMode::Drops => (1, 1),
-            FrameLogMode::Sampled(every) => (2, every.max(1)),
-            FrameLogMode::Full => (3, 1),
-        };
-        self.every.store(every, Ordering::Relaxed);
-        self.mode.store(code, Ordering::Relaxed);
-    }
-
-    /// Whether a frame that was dropped or not is to be recorded. One load when the log is off.
+    /// Whether a frame that was dropped or not is to be recorded. One comparison when the log is off.
     #[inline]
     pub fn wants(&self, dropped: bool) -> bool {
-        match self.mode.load(Ordering::Relaxed) {
-            0 => false,
-            1 => dropped,
-            2 => self.seen.fetch_add(1, Ordering::Relaxed).is_multiple_of(self.every.load(Ordering::Relaxed)),
-            _ => true,
+        match self.mode {
+            FrameLogMode::Off => false,
+            FrameLogMode::Drops => dropped,
+            FrameLogMode::Sampled(every) => {
+                self.seen.fetch_add(1, Ordering::Relaxed).is_multiple_of(every.max(1))
+            }
+            FrameLogMode::Full => true,
         }
     }
 

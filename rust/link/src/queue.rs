@@ -37,9 +37,6 @@ impl Default for QueueLimits {
     }
 }
 
-/// What [`EgressQueue::pop`] dropped on its way to the next datagram: those that had waited too long.
-pub type Late = u64;
-
 /// A flow-fair queue of datagrams (overlay header and whole frame).
 #[derive(Debug)]
 pub struct EgressQueue {
@@ -132,7 +129,7 @@ impl EgressQueue {
     }
 
     /// The next datagram to send. `late` is raised by the number of datagrams dropped on the way because they had waited too long.
-    pub fn pop(&mut self, now: Duration, late: &mut Late) -> Option<Bytes> {
+    pub fn pop(&mut self, now: Duration, late: &mut u64) -> Option<Bytes> {
         loop {
             let is_new = !self.new.is_empty();
             let at = *if is_new { &self.new } else { &self.old }.front()?;
@@ -181,7 +178,7 @@ impl EgressQueue {
 }
 
 /// The first datagram of a flow that is worth sending.
-fn next_of(flow: &mut Flow, now: Duration, max_age: Duration, late: &mut Late) -> Option<Bytes> {
+fn next_of(flow: &mut Flow, now: Duration, max_age: Duration, late: &mut u64) -> Option<Bytes> {
     while let Some(next) = flow.take() {
         let sojourn = now.saturating_sub(next.since);
         if sojourn <= max_age && !flow.codel.drops(now, sojourn, flow.bytes) {
