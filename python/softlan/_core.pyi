@@ -284,7 +284,6 @@ class Room:
     ) -> Room: ...
     def plug(
         self,
-        endpoint: Endpoint,
         connection: Connection,
         peer_id: int,
         *,

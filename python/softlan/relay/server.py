@@ -298,7 +298,6 @@ class Relay:
         assert member is not None
         config = self.config
         plugged = self._switches[admission.room].plug(
-            self._endpoint,
             connection,
             admission.peer_id,
             mac=hello.mac,

@@ -6,7 +6,7 @@
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use softlan_port::{AnyPort, FrameBatch, Port, PortCountersSnapshot, PortError};
 use softlan_switch::{Counters, DropReason};
 use softlan_wire::{EthernetFrame, HEADER_LEN, Mac, PeerId, write_header};
@@ -17,11 +17,10 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::cable::{Cable, Clock, Inbound, Received};
 use crate::cam::{CamRefresher, refresh_frame};
 use crate::connection::Connection;
+use crate::engine::link::{Link, Sink};
 use crate::frame_log::{FrameAction, FrameLog};
 use crate::plane::DataPlane;
 
-/// Frames from the tunnel handed to the port in one call, so that segments of a flow can be joined.
-const BATCH: usize = 64;
 /// Spacing of refresh frames on the LAN.
 const REFRESH_SPACING: Duration = Duration::from_millis(100);
 
@@ -44,7 +43,6 @@ pub struct GatewayOptions {
 pub struct Bridge {
     shared: Arc<Shared>,
     tasks: Vec<AbortHandle>,
-    plane: tokio::runtime::Handle,
     failed: watch::Receiver<Option<String>>,
     up: tokio::sync::Mutex<Option<watch::Receiver<bool>>>,
 }
@@ -63,16 +61,14 @@ struct Shared {
 
 #[derive(Debug)]
 struct Attached {
+    link: Arc<Link>,
     cable: Arc<Cable>,
     peer: PeerId,
-    tasks: [AbortHandle; 2],
 }
 
 impl Drop for Attached {
     fn drop(&mut self) {
-        for task in &self.tasks {
-            task.abort();
-        }
+        self.link.unplug();
     }
 }
 
@@ -92,12 +88,12 @@ impl Bridge {
             remotes,
         });
         let (failure, failed) = watch::channel(None);
-        let plane = plane.handle().clone();
+        let plane = plane.handle();
         let mut tasks = vec![plane.spawn(shared.clone().uplink(failure)).abort_handle()];
         if is_gateway {
             tasks.push(plane.spawn(shared.clone().refresh()).abort_handle());
         }
-        Self { shared, tasks, plane, failed, up }
+        Self { shared, tasks, failed, up }
     }
 
     /// What went over the tunnel and what was dropped, over all connections.
@@ -115,9 +111,15 @@ impl Bridge {
         let shared = &self.shared;
         // Every relay understands fragments: the protocol asks it of relays.
         let cable = Cable::new(connection, true, shared.counters.clone(), shared.clock);
-        let pump = self.plane.spawn(cable.clone().pump()).abort_handle();
-        let downlink = self.plane.spawn(shared.clone().downlink(connection.quic().clone())).abort_handle();
-        *shared.link() = Some(Attached { cable, peer, tasks: [pump, downlink] });
+        let downlink = Downlink {
+            inbound: Inbound::new(None, shared.counters.clone()),
+            frames: Vec::new(),
+            shared: shared.clone(),
+        };
+        // The former connection is unplugged before the new one speaks.
+        *shared.link() = None;
+        connection.link().plug(cable.clone(), Box::new(downlink));
+        *shared.link() = Some(Attached { link: connection.link().clone(), cable, peer });
     }
 
     /// Stops using the present connection; the port stays open.
@@ -241,38 +243,6 @@ impl Shared {
         }
     }
 
-    /// From the relay to the port.
-    async fn downlink(self: Arc<Self>, quic: quinn::Connection) {
-        let mut inbound = Inbound::new(None, self.counters.clone());
-        let mut frames: Vec<Received> = Vec::with_capacity(BATCH);
-        while let Ok(first) = quic.read_datagram().await {
-            let now = self.clock.now();
-            self.take_down(&mut inbound, now, first, &mut frames);
-            while frames.len() < BATCH {
-                match poll_once(quic.read_datagram()).await {
-                    Some(Ok(next)) => self.take_down(&mut inbound, now, next, &mut frames),
-                    _ => break,
-                }
-            }
-            self.deliver(now, &mut frames);
-            tokio::task::yield_now().await;
-        }
-    }
-
-    fn take_down(
-        &self,
-        inbound: &mut Inbound,
-        now: Duration,
-        datagram: bytes::Bytes,
-        frames: &mut Vec<Received>,
-    ) {
-        match inbound.accept(now, datagram) {
-            Ok(Some(received)) => frames.push(received),
-            Ok(None) => {}
-            Err(_malformed) => self.counters.add_drops(DropReason::Malformed, 1),
-        }
-    }
-
     fn deliver(&self, now: Duration, frames: &mut Vec<Received>) {
         if frames.is_empty() {
             return;
@@ -321,12 +291,25 @@ impl Shared {
     }
 }
 
-/// What a future gives if it is ready now.
-async fn poll_once<F: Future>(future: F) -> Option<F::Output> {
-    let mut future = std::pin::pin!(future);
-    std::future::poll_fn(|context| match future.as_mut().poll(context) {
-        std::task::Poll::Ready(output) => std::task::Poll::Ready(Some(output)),
-        std::task::Poll::Pending => std::task::Poll::Ready(None),
-    })
-    .await
+/// From the relay to the port.
+struct Downlink {
+    shared: Arc<Shared>,
+    inbound: Inbound,
+    frames: Vec<Received>,
+}
+
+impl Sink for Downlink {
+    fn deliver(&mut self, datagrams: &mut Vec<Bytes>) -> Result<(), (u32, String)> {
+        let now = self.shared.clock.now();
+        for datagram in datagrams.drain(..) {
+            match self.inbound.accept(now, datagram) {
+                Ok(Some(received)) => self.frames.push(received),
+                Ok(None) => {}
+                Err(_malformed) => self.shared.counters.add_drops(DropReason::Malformed, 1),
+            }
+        }
+        // All together, so that segments of a flow can be joined.
+        self.shared.deliver(now, &mut self.frames);
+        Ok(())
+    }
 }

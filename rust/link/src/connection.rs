@@ -2,23 +2,26 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use quinn::{ConnectionError, ReadError, RecvStream, SendStream, VarInt, WriteError};
-use tokio::sync::Mutex;
+use bytes::Bytes;
+use quinn_proto::{
+    ConnectionError, ConnectionStats, Dir, ReadError, ReadableError, StreamId, VarInt, WriteError,
+};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::cable::ControlTurn;
+use crate::engine::link::{Link, State};
 use crate::error::LinkError;
 
-/// A live connection with its control stream. Cheap to share behind an `Arc`.
+/// A live connection with its control stream. Dropping it closes the connection.
 #[derive(Debug)]
 pub struct Connection {
-    quic: quinn::Connection,
+    link: Arc<Link>,
+    id: usize,
     max_udp_payload: u16,
-    control_turn: Arc<ControlTurn>,
-    sender: Mutex<Option<SendStream>>,
-    receiver: Mutex<Option<RecvStream>>,
+    /// One writer at a time: a message is not to be torn by another.
+    writing: tokio::sync::Mutex<()>,
 }
 
 /// How a connection ended.
@@ -53,47 +56,47 @@ impl From<ConnectionError> for CloseReason {
 const MTU_QUIET: Duration = Duration::from_millis(60);
 
 impl Connection {
-    pub(crate) fn new(quic: quinn::Connection, max_udp_payload: u16) -> Self {
-        Self {
-            quic,
-            max_udp_payload,
-            control_turn: Arc::default(),
-            sender: Mutex::new(None),
-            receiver: Mutex::new(None),
-        }
+    pub(crate) fn new(link: Arc<Link>, max_udp_payload: u16) -> Self {
+        static NEXT_ID: AtomicUsize = AtomicUsize::new(1);
+        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+        Self { link, id, max_udp_payload, writing: tokio::sync::Mutex::default() }
     }
 
-    /// The QUIC connection underneath.
-    pub(crate) fn quic(&self) -> &quinn::Connection {
-        &self.quic
+    /// What the loop drives.
+    pub(crate) fn link(&self) -> &Arc<Link> {
+        &self.link
     }
 
-    /// Where the cable sees that control data waits.
-    pub(crate) fn control_turn(&self) -> Arc<ControlTurn> {
-        self.control_turn.clone()
-    }
-
-    /// A number that no other connection of this process has at the same time.
+    /// A number that no other connection of this process has.
     pub fn id(&self) -> usize {
-        self.quic.stable_id()
+        self.id
     }
 
     /// The peer's UDP address now; it changes when the peer migrates (RFC 9000 section 9).
     ///
     /// An IPv4 peer of an IPv6 socket has its IPv4 address, not the mapped one.
     pub fn remote_address(&self) -> SocketAddr {
-        let address = self.quic.remote_address();
+        let address = self.link.state().proto.remote_address();
         SocketAddr::new(address.ip().to_canonical(), address.port())
     }
 
     /// The smoothed round-trip time.
     pub fn rtt(&self) -> Duration {
-        self.quic.rtt()
+        self.link.state().proto.rtt()
     }
 
     /// The largest datagram payload in bytes the path carries now, or `None` if the peer takes no datagrams.
     pub fn max_datagram_size(&self) -> Option<usize> {
-        self.quic.max_datagram_size()
+        self.link.state().proto.datagrams().max_size()
+    }
+
+    /// QUIC's counters, or why there is no connection any more.
+    fn stats(&self) -> Result<ConnectionStats, ConnectionError> {
+        let state = self.link.state();
+        match &state.ended {
+            Some(error) => Err(error.clone()),
+            None => Ok(state.proto.stats()),
+        }
     }
 
     /// Waits, `limit` at most, until path MTU discovery has settled, then gives the datagram budget in bytes.
@@ -105,10 +108,7 @@ impl Connection {
         let mut last = (0, 0);
         let mut since = Instant::now();
         while Instant::now() < deadline {
-            if let Some(error) = self.quic.close_reason() {
-                return Err(error.into());
-            }
-            let path = self.quic.stats().path;
+            let path = self.stats()?.path;
             let seen = (path.current_mtu, path.sent_plpmtud_probes);
             if seen != last {
                 (last, since) = (seen, Instant::now());
@@ -118,20 +118,20 @@ impl Connection {
             }
             sleep(Duration::from_millis(5)).await;
         }
-        self.quic.max_datagram_size().ok_or(LinkError::NoDatagrams)
+        self.max_datagram_size().ok_or(LinkError::NoDatagrams)
     }
 
     /// Waits until nothing has arrived for `limit`, or the connection has ended. Peers keep connections alive, so silence means trouble
     /// well before the idle timeout is sure of it.
     pub async fn silence(&self, limit: Duration) {
-        let arrived = || self.quic.stats().udp_rx.datagrams;
-        let (mut last, mut since) = (arrived(), Instant::now());
-        while self.quic.close_reason().is_none() && since.elapsed() < limit {
-            sleep(limit / 5).await;
-            let now = arrived();
-            if now != last {
-                (last, since) = (now, Instant::now());
+        let (mut last, mut since) = (None, Instant::now());
+        while since.elapsed() < limit {
+            let Ok(stats) = self.stats() else { return };
+            let arrived = Some(stats.udp_rx.datagrams);
+            if arrived != last {
+                (last, since) = (arrived, Instant::now());
             }
+            sleep(limit / 5).await;
         }
     }
 
@@ -140,9 +140,7 @@ impl Connection {
     /// # Errors
     /// When the connection ended.
     pub async fn open_control(&self) -> Result<(), LinkError> {
-        let (send, recv) = self.quic.open_bi().await?;
-        self.set_control(send, recv).await;
-        Ok(())
+        self.find_control(|state| state.proto.streams().open(Dir::Bi)).await
     }
 
     /// Waits for the control stream the peer opens (the relay's side).
@@ -150,14 +148,22 @@ impl Connection {
     /// # Errors
     /// When the connection ended.
     pub async fn accept_control(&self) -> Result<(), LinkError> {
-        let (send, recv) = self.quic.accept_bi().await?;
-        self.set_control(send, recv).await;
-        Ok(())
+        self.find_control(|state| state.proto.streams().accept(Dir::Bi)).await
     }
 
-    async fn set_control(&self, send: SendStream, recv: RecvStream) {
-        *self.sender.lock().await = Some(send);
-        *self.receiver.lock().await = Some(recv);
+    async fn find_control(
+        &self,
+        mut find: impl FnMut(&mut State) -> Option<StreamId>,
+    ) -> Result<(), LinkError> {
+        let found = self.link.wait_for(|state| match (find(state), &state.ended) {
+            (Some(stream), _) => {
+                state.control_stream = Some(stream);
+                Some(Ok(()))
+            }
+            (None, Some(error)) => Some(Err(error.clone().into())),
+            (None, None) => None,
+        });
+        found.await
     }
 
     /// The next bytes of the control stream, 1 to `limit` of them; `None` at its end.
@@ -165,13 +171,13 @@ impl Connection {
     /// # Errors
     /// [`LinkError::Closed`] when the stream or the connection ended early or was never opened.
     pub async fn read_control(&self, limit: usize) -> Result<Option<Vec<u8>>, LinkError> {
-        let mut receiver = self.receiver.lock().await;
-        let stream = receiver.as_mut().ok_or_else(no_control)?;
-        match stream.read_chunk(limit, true).await {
-            Ok(chunk) => Ok(chunk.map(|c| c.bytes.to_vec())),
-            Err(ReadError::ConnectionLost(error)) => Err(error.into()),
-            Err(other) => Err(LinkError::Closed(other.to_string())),
+        let mut answers = false;
+        let read = self.link.wait_for(|state| read(state, limit, &mut answers)).await;
+        if answers {
+            // The peer may send more now.
+            self.link.wake();
         }
+        read
     }
 
     /// Writes all of `data` to the control stream.
@@ -179,36 +185,80 @@ impl Connection {
     /// # Errors
     /// [`LinkError::Closed`] when the stream or the connection ended or was never opened.
     pub async fn write_control(&self, data: &[u8]) -> Result<(), LinkError> {
-        let mut sender = self.sender.lock().await;
-        let stream = sender.as_mut().ok_or_else(no_control)?;
-        self.control_turn.ask(&self.quic);
-        match stream.write_all(data).await {
-            Ok(()) => Ok(()),
-            Err(WriteError::ConnectionLost(error)) => Err(error.into()),
-            Err(other) => Err(LinkError::Closed(other.to_string())),
+        let _turn = self.writing.lock().await;
+        let mut left = data;
+        while !left.is_empty() {
+            let written = self.link.wait_for(|state| write(state, left)).await?;
+            left = &left[written..];
+            self.link.wake();
         }
+        Ok(())
     }
 
     /// Ends our side of the control stream and waits, `limit` at most, until the peer has all of it: a last message
     /// survives the close that follows.
     pub async fn finish_control(&self, limit: Duration) {
-        let mut sender = self.sender.lock().await;
-        if let Some(stream) = sender.as_mut()
-            && stream.finish().is_ok()
-        {
+        let _turn = self.writing.lock().await;
+        let finished = {
+            let mut state = self.link.state();
+            let stream = state.control_stream;
+            stream.is_some_and(|stream| state.proto.send_stream(stream).finish().is_ok())
+        };
+        if finished {
+            self.link.wake();
+            let arrived =
+                self.link.wait_for(|state| (state.control_arrived || state.ended.is_some()).then_some(()));
             // Whatever the outcome, the connection is about to be closed.
-            let _ = timeout(limit, stream.stopped()).await;
+            let _ = timeout(limit, arrived).await;
         }
     }
 
     /// Closes at once. `code` is one of `docs/protocol.md`, `reason` a sentence for the peer's user.
     pub fn close(&self, code: u32, reason: &str) {
-        self.quic.close(VarInt::from_u32(code), reason.as_bytes());
+        self.link.close(VarInt::from_u32(code), Bytes::copy_from_slice(reason.as_bytes()));
     }
 
     /// Waits until the connection has ended, and says how.
     pub async fn closed(&self) -> CloseReason {
-        self.quic.closed().await.into()
+        self.link.wait_for(|state| state.ended.clone()).await.into()
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.close(0, "");
+    }
+}
+
+/// Tries to read from the control stream. `answers` is set when QUIC has something to tell the peer because of it.
+fn read(state: &mut State, limit: usize, answers: &mut bool) -> Option<Result<Option<Vec<u8>>, LinkError>> {
+    let Some(stream) = state.control_stream else { return Some(Err(no_control())) };
+    let mut receiver = state.proto.recv_stream(stream);
+    let mut chunks = match receiver.read(true) {
+        Ok(chunks) => chunks,
+        Err(ReadableError::ClosedStream) => return Some(Ok(None)),
+        Err(other) => return Some(Err(LinkError::Closed(other.to_string()))),
+    };
+    let next = chunks.next(limit);
+    *answers |= chunks.finalize().should_transmit();
+    match next {
+        Ok(chunk) => Some(Ok(chunk.map(|chunk| chunk.bytes.to_vec()))),
+        Err(ReadError::Blocked) => state.ended.clone().map(|error| Err(error.into())),
+        Err(other) => Some(Err(LinkError::Closed(other.to_string()))),
+    }
+}
+
+/// Tries to write to the control stream; the number of bytes it took.
+fn write(state: &mut State, data: &[u8]) -> Option<Result<usize, LinkError>> {
+    let Some(stream) = state.control_stream else { return Some(Err(no_control())) };
+    if let Some(error) = &state.ended {
+        return Some(Err(error.clone().into()));
+    }
+    state.ask_for_control();
+    match state.proto.send_stream(stream).write(data) {
+        Ok(written) => Some(Ok(written)),
+        Err(WriteError::Blocked) => None,
+        Err(other) => Some(Err(LinkError::Closed(other.to_string()))),
     }
 }
 

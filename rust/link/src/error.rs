@@ -2,7 +2,7 @@
 
 use std::io;
 
-use quinn::{ConnectError, ConnectionError};
+use quinn_proto::{ConnectError, ConnectionError};
 
 /// A failure of the link layer. [`LinkError::kind`] is stable and short; the display text is a sentence for logs.
 #[derive(Debug, thiserror::Error)]

@@ -1,7 +1,7 @@
 //! QUIC connections as the cables of the switch.
 //!
 //! The crate owns everything that happens between a UDP socket and a frame: endpoint set-up ([`endpoint`], [`transport`], [`tls`]),
-//! the control stream ([`connection`]), the frame-carrying half of a connection ([`cable`], [`queue`]), and the two loops that
+//! the loop that drives QUIC (`engine`), the control stream ([`connection`]), the frame-carrying half of a connection ([`cable`], [`queue`]), and the two loops that
 //! move frames: the relay's ([`relay`]) and the bridge's between a port and the relay ([`bridge`]). What may join, and under what
 //! limits, is decided above it.
 
@@ -12,15 +12,16 @@ pub mod cam;
 pub mod codel;
 pub mod connection;
 pub mod endpoint;
+mod engine;
 pub mod error;
 pub mod flow;
 pub mod frame_log;
-mod plain_udp;
 pub mod plane;
 pub mod queue;
 pub mod relay;
 pub mod tls;
 pub mod transport;
+mod udp;
 
 pub use bridge::{Bridge, BridgeOptions};
 pub use connection::{CloseReason, Connection};

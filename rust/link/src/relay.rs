@@ -2,19 +2,16 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use bytes::Bytes;
 use softlan_switch::{Counters, DropReason, FloodKind, Limits, PlugError, Role, Settings, Switch, Verdict};
 use softlan_wire::PeerId;
-use tokio::task::AbortHandle;
 
 use crate::cable::{Cable, Clock, Inbound};
 use crate::connection::Connection;
+use crate::engine::link::{Link, Sink};
 use crate::frame_log::{FrameAction, FrameLog};
-use crate::plane::DataPlane;
-
-/// Datagrams taken from one connection before the others get their turn.
-const BATCH: usize = 64;
 
 /// What the control plane decided about one peer.
 #[derive(Debug, Clone)]
@@ -62,13 +59,12 @@ impl Room {
         self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// Plugs a peer in: from now on its frames are forwarded, on `plane`, until the connection ends or it is unplugged.
+    /// Plugs a peer in: from now on its frames are forwarded, until the connection ends or it is unplugged.
     ///
     /// # Errors
     /// [`PlugError`] when its id or MAC is in the room already, or there is a gateway.
     pub fn plug(
         self: &Arc<Self>,
-        plane: &DataPlane,
         connection: &Connection,
         options: PeerOptions,
     ) -> Result<PluggedPeer, PlugError> {
@@ -80,30 +76,30 @@ impl Room {
             state.cables.insert(peer, cable.clone());
             (counters, cable)
         };
-        let pump = plane.handle().spawn(cable.pump()).abort_handle();
         let receiver = Receiver {
             room: self.clone(),
-            quic: connection.quic().clone(),
+            cable: cable.clone(),
             inbound: Inbound::new(Some(peer), counters.clone()),
             counters: counters.clone(),
             malformed_left: options.malformed_limit,
             options,
         };
-        let receive = plane.handle().spawn(receiver.run()).abort_handle();
-        Ok(PluggedPeer { room: self.clone(), peer, counters, tasks: [pump, receive] })
+        connection.link().plug(cable, Box::new(receiver));
+        Ok(PluggedPeer { link: connection.link().clone(), counters })
     }
 
-    fn unplug(&self, peer: PeerId) {
+    /// Takes a peer out, unless its place is another cable's by now.
+    fn unplug(&self, peer: PeerId, cable: &Arc<Cable>) {
         let mut state = self.state();
-        state.switch.unplug(peer);
-        state.cables.remove(&peer);
+        if state.cables.get(&peer).is_some_and(|present| Arc::ptr_eq(present, cable)) {
+            state.switch.unplug(peer);
+            state.cables.remove(&peer);
+        }
     }
 
     /// Decides one frame and hands it to the cables of its targets. `datagram` is header and frame.
-    fn forward(&self, from: PeerId, frame: &[u8], datagram: &Bytes) {
-        let now = self.clock.now();
-        let mut guard = self.state();
-        let State { switch, cables, targets } = &mut *guard;
+    fn forward(&self, state: &mut State, now: Duration, from: PeerId, frame: &[u8], datagram: &Bytes) {
+        let State { switch, cables, targets } = state;
         targets.clear();
         let verdict = switch.forward(now, from, frame, targets);
         for target in targets.iter() {
@@ -127,10 +123,8 @@ impl Room {
 /// A peer in a room, until [`unplug`](Self::unplug) or drop.
 #[derive(Debug)]
 pub struct PluggedPeer {
-    room: Arc<Room>,
-    peer: PeerId,
+    link: Arc<Link>,
     counters: Arc<Counters>,
-    tasks: [AbortHandle; 2],
 }
 
 impl PluggedPeer {
@@ -141,10 +135,7 @@ impl PluggedPeer {
 
     /// Takes the peer out of the room: membership, MACs, queues. The connection itself stays.
     pub fn unplug(&self) {
-        for task in &self.tasks {
-            task.abort();
-        }
-        self.room.unplug(self.peer);
+        self.link.unplug();
     }
 }
 
@@ -154,43 +145,43 @@ impl Drop for PluggedPeer {
     }
 }
 
-/// What arrives from one peer.
+/// What arrives from one peer. The peer is in the room as long as this exists.
 struct Receiver {
     room: Arc<Room>,
-    quic: quinn::Connection,
+    cable: Arc<Cable>,
     inbound: Inbound,
     counters: Arc<Counters>,
     malformed_left: u32,
     options: PeerOptions,
 }
 
-impl Receiver {
-    async fn run(mut self) {
-        let mut in_batch = 0;
-        while let Ok(datagram) = self.quic.read_datagram().await {
-            if !self.take(datagram) {
-                let (code, reason) = &self.options.malformed_close;
-                self.quic.close(quinn::VarInt::from_u32(*code), reason.as_bytes());
-                break;
-            }
-            in_batch += 1;
-            if in_batch >= BATCH {
-                in_batch = 0;
-                tokio::task::yield_now().await;
-            }
-        }
-        // The control plane hears of the end by itself; frames must stop going there now.
-        self.room.unplug(self.options.peer);
+impl Drop for Receiver {
+    fn drop(&mut self) {
+        self.room.unplug(self.options.peer, &self.cable);
     }
+}
 
-    /// `false` when the peer has sent too many malformed datagrams.
-    fn take(&mut self, datagram: Bytes) -> bool {
+impl Sink for Receiver {
+    fn deliver(&mut self, datagrams: &mut Vec<Bytes>) -> Result<(), (u32, String)> {
+        let room = self.room.clone();
+        let now = room.clock.now();
+        // Once for all that came together.
+        let mut state = room.state();
+        for datagram in datagrams.drain(..) {
+            self.take(&mut state, now, datagram)?;
+        }
+        Ok(())
+    }
+}
+
+impl Receiver {
+    fn take(&mut self, state: &mut State, now: Duration, datagram: Bytes) -> Result<(), (u32, String)> {
         let me = self.options.peer;
-        match self.inbound.accept(self.room.clock.now(), datagram.clone()) {
-            Ok(None) => true,
+        match self.inbound.accept(now, datagram.clone()) {
+            Ok(None) => Ok(()),
             Ok(Some(received)) => {
-                self.room.forward(me, received.frame(), &received.datagram);
-                true
+                self.room.forward(state, now, me, received.frame(), &received.datagram);
+                Ok(())
             }
             Err(_malformed) => {
                 self.counters.add_drops(DropReason::Malformed, 1);
@@ -199,7 +190,7 @@ impl Receiver {
                     self.room.log.record(&self.room.name, Some(me), &datagram, action, 0);
                 }
                 self.malformed_left = self.malformed_left.saturating_sub(1);
-                self.malformed_left > 0
+                if self.malformed_left > 0 { Ok(()) } else { Err(self.options.malformed_close.clone()) }
             }
         }
     }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use quinn::congestion::{BbrConfig, CubicConfig};
-use quinn::{MtuDiscoveryConfig, TransportConfig, VarInt};
+use quinn_proto::congestion::{BbrConfig, CubicConfig};
+use quinn_proto::{MtuDiscoveryConfig, TransportConfig, VarInt};
 
 use crate::calm::CalmConfig;
 use crate::error::LinkError;
@@ -14,9 +14,9 @@ pub const MAX_UDP_PAYLOAD: u16 = 1472;
 /// The smallest UDP payload QUIC works with (RFC 9000 section 14), where the MTU search starts.
 pub const MIN_UDP_PAYLOAD: u16 = 1200;
 
-/// Bytes of datagrams handed to QUIC and not yet sent. Small, so that what waits, waits in our own queue where it can be ordered
-/// and dropped with a reason; large enough for several GSO batches.
-pub(crate) const QUIC_DATAGRAM_BUFFER: usize = 64 * 1024;
+/// Bytes of datagrams QUIC may hold that are not sent yet. The loop hands it far fewer (`engine::link`); QUIC would throw out the oldest to
+/// make room, unseen.
+pub(crate) const QUIC_DATAGRAM_BUFFER: usize = 256 * 1024;
 /// Bytes of received datagrams waiting for us. A full socket buffer's worth: more would only hide that we are too slow.
 const QUIC_RECEIVE_BUFFER: usize = 4 * 1024 * 1024;
 /// How long after a suspected MTU black hole the search starts again. Fragments carry full frames meanwhile.

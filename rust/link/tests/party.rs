@@ -63,7 +63,7 @@ impl Relay {
             malformed_limit: 5,
             malformed_close: (11, "too many malformed datagrams".into()),
         };
-        self.room.plug(self.endpoint.plane(), connection, options).unwrap()
+        self.room.plug(connection, options).unwrap()
     }
 
     /// A peer that is connected and plugged in; both ends of its connection.
@@ -298,7 +298,7 @@ async fn rooms_do_not_hear_each_other() {
         malformed_limit: 5,
         malformed_close: (11, String::new()),
     };
-    let plugged = elsewhere.plug(relay.endpoint.plane(), &far, options).unwrap();
+    let plugged = elsewhere.plug(&far, options).unwrap();
     to.to_port.send(frame(Mac::BROADCAST, mac(1), 100, 1)).await.unwrap();
     until(|| ann.plugged.counters().snapshot().frames_received == 1).await;
     assert_eq!(ann.plugged.counters().drops(DropReason::NoTarget), 1);

@@ -12,7 +12,7 @@ use softlan_switch::{Filters, Limits, Rate, Role, Settings};
 use softlan_wire::PeerId;
 
 use crate::convert::{core_error, counters, seconds, value_error};
-use crate::endpoint::{PyConnection, PyEndpoint};
+use crate::endpoint::PyConnection;
 use crate::frames::PyMac;
 
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
@@ -138,12 +138,11 @@ impl PyRoom {
         Ok(Self(Room::new(name, settings, frame_log.0.clone())))
     }
 
-    #[pyo3(signature = (endpoint, connection, peer_id, *, mac, takes_fragments=true, limit_total=None, limit_broadcast=None,
+    #[pyo3(signature = (connection, peer_id, *, mac, takes_fragments=true, limit_total=None, limit_broadcast=None,
         limit_unknown=None, malformed_limit=64, malformed_code, malformed_reason))]
     #[allow(clippy::too_many_arguments)]
     fn plug(
         &self,
-        endpoint: &PyEndpoint,
         connection: &PyConnection,
         peer_id: u16,
         mac: Option<PyRef<'_, PyMac>>,
@@ -167,7 +166,7 @@ impl PyRoom {
             malformed_limit,
             malformed_close: (malformed_code, malformed_reason),
         };
-        let plugged = self.0.plug(endpoint.0.plane(), &connection.0, options);
+        let plugged = self.0.plug(&connection.0, options);
         plugged.map(PyPluggedPeer).map_err(|error| core_error("plug", error))
     }
 }

@@ -1,0 +1,71 @@
+//! What comes from the socket, cut into single packets in memory of their own.
+
+use std::io::{self, IoSliceMut};
+
+use bytes::BytesMut;
+use quinn_udp::RecvMeta;
+
+use crate::udp::UdpIo;
+
+/// Buffers of one system call. More of them would not fit a core's second-level cache.
+const BUFFERS: usize = 8;
+/// A buffer that takes a burst joined by the kernel (UDP_GRO): a whole IP packet.
+const BURST_BUFFER: usize = 64 * 1024;
+/// A buffer for a single packet. QUIC packets of ours are at most 1472 bytes, but peers may search higher.
+const PACKET_BUFFER: usize = 9 * 1024;
+/// Packets are copied into arenas of this size, which are used again when nothing of them is left. A packet that waits in a queue keeps its
+/// arena alive.
+const ARENA: usize = 64 * 1024;
+
+/// The buffers of an endpoint's loop.
+#[derive(Debug)]
+pub(super) struct Intake {
+    buffers: Box<[u8]>,
+    buffer_len: usize,
+    meta: [RecvMeta; BUFFERS],
+    filled: usize,
+    arena: BytesMut,
+}
+
+impl Intake {
+    pub(super) fn new(socket: &UdpIo) -> Self {
+        let buffer_len = if socket.packets_a_buffer() > 1 { BURST_BUFFER } else { PACKET_BUFFER };
+        Self {
+            buffers: vec![0; buffer_len * BUFFERS].into_boxed_slice(),
+            buffer_len,
+            meta: [RecvMeta::default(); BUFFERS],
+            filled: 0,
+            arena: BytesMut::new(),
+        }
+    }
+
+    /// Reads the socket once; whether all buffers were filled, so that there may be more.
+    ///
+    /// # Errors
+    /// As [`UdpIo::receive`].
+    pub(super) fn read(&mut self, socket: &UdpIo) -> io::Result<bool> {
+        self.filled = 0;
+        let mut chunks = self.buffers.chunks_exact_mut(self.buffer_len);
+        let mut slices: [IoSliceMut<'_>; BUFFERS] =
+            std::array::from_fn(|_| IoSliceMut::new(chunks.next().unwrap_or_default()));
+        self.filled = socket.receive(&mut slices, &mut self.meta)?;
+        Ok(self.filled == BUFFERS)
+    }
+
+    /// Gives each packet that was read to `take`.
+    pub(super) fn each(&mut self, mut take: impl FnMut(&RecvMeta, BytesMut)) {
+        for (meta, buffer) in self.meta[..self.filled].iter().zip(self.buffers.chunks_exact(self.buffer_len))
+        {
+            let burst = &buffer[..meta.len.min(buffer.len())];
+            for packet in burst.chunks(meta.stride.max(1)) {
+                if self.arena.capacity() < packet.len() {
+                    // Takes the old allocation back when no packet of it is left. Nothing is copied: the arena is empty here.
+                    self.arena.reserve(packet.len().max(ARENA));
+                }
+                self.arena.extend_from_slice(packet);
+                take(meta, self.arena.split());
+            }
+        }
+        self.filled = 0;
+    }
+}

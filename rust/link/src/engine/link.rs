@@ -1,0 +1,290 @@
+//! One connection as the loop drives it: QUIC's state, where its datagrams go, and where it gets them from.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use quinn_proto::{Connection, ConnectionError, Event, StreamEvent, StreamId, Transmit, VarInt};
+use tokio::sync::Notify;
+
+use super::ReadyMark;
+use super::control_turn::{ControlTurn, Counted};
+use crate::cable::Cable;
+use crate::transport::QUIC_DATAGRAM_BUFFER;
+
+/// How much time's worth of datagrams QUIC may hold that cannot be sent yet: behind them even the most urgent frame waits.
+const FEED: Duration = Duration::from_millis(1);
+/// Bytes QUIC may always hold: two full datagrams.
+const LEAST_FEED: usize = 3 * 1024;
+/// Bytes QUIC may hold at most: what one system call takes.
+const MOST_FEED: usize = 64 * 1024;
+/// Datagrams kept for a connection that nobody has plugged in yet. More are lost: before its admission nobody has a claim to memory.
+const EARLY: usize = 32;
+
+/// Takes what arrives on a connection. Called in the loop: it must not block.
+pub(crate) trait Sink: Send {
+    /// Takes all of `datagrams`, in their order. An error closes the connection with a code and a sentence.
+    fn deliver(&mut self, datagrams: &mut Vec<Bytes>) -> Result<(), (u32, String)>;
+}
+
+/// One connection. It lives until QUIC has drained it and nobody asks for it any more.
+pub(crate) struct Link {
+    mark: Arc<ReadyMark>,
+    state: Mutex<State>,
+    /// Never locked while `state` is.
+    sink: Mutex<Option<Box<dyn Sink>>>,
+    /// Something that an awaiting task may be waiting for has happened.
+    changed: Notify,
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Link").field("handle", &self.mark.handle).finish_non_exhaustive()
+    }
+}
+
+/// What the state lock guards.
+pub(crate) struct State {
+    pub(crate) proto: Connection,
+    /// Finished the handshake.
+    pub(crate) connected: bool,
+    /// How it ended, once it has.
+    pub(crate) ended: Option<ConnectionError>,
+    /// The one stream a connection has.
+    pub(crate) control_stream: Option<StreamId>,
+    /// The peer has all that was written to it, its end included, or wants no more.
+    pub(crate) control_arrived: bool,
+    cable: Option<Arc<Cable>>,
+    early: Vec<Bytes>,
+    control: ControlTurn,
+    held_until: Option<Instant>,
+}
+
+/// What a look at a connection's input found.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    /// The handshake has just been finished.
+    pub(crate) connected: bool,
+    /// The connection has just ended.
+    pub(crate) ended: bool,
+}
+
+impl State {
+    /// Notes that a control message is about to be written.
+    pub(crate) fn ask_for_control(&mut self) {
+        self.control.ask(Instant::now(), counted(&self.proto));
+    }
+
+    /// Gives QUIC the next datagrams to send, as many as it may hold.
+    fn top_up(&mut self, now: Instant) {
+        self.held_until = None;
+        let Some(cable) = &self.cable else { return };
+        if cable.is_empty() {
+            return;
+        }
+        self.held_until = self.control.until(now, || counted(&self.proto));
+        if self.held_until.is_some() {
+            return;
+        }
+        let feed = feed(&self.proto);
+        let mut datagrams = self.proto.datagrams();
+        let room = feed.saturating_sub(QUIC_DATAGRAM_BUFFER.saturating_sub(datagrams.send_buffer_space()));
+        if room > 0 {
+            cable.fill(&mut datagrams, room);
+        }
+    }
+
+    /// The next packets to send, in `buffer`: a burst of as many as `burst` allows for their size.
+    pub(super) fn transmit(
+        &mut self,
+        now: Instant,
+        burst: impl Fn(usize) -> usize,
+        buffer: &mut Vec<u8>,
+    ) -> Option<Transmit> {
+        self.top_up(now);
+        buffer.clear();
+        let packets = burst(self.proto.current_mtu().into());
+        self.proto.poll_transmit(now, packets, buffer)
+    }
+
+    /// When the loop should look again, if nothing happens before.
+    pub(super) fn deadline(&mut self) -> Option<Instant> {
+        self.proto.poll_timeout().into_iter().chain(self.held_until).min()
+    }
+
+    fn end(&mut self, reason: ConnectionError) {
+        self.ended.get_or_insert(reason);
+        self.cable = None;
+        self.early = Vec::new();
+    }
+}
+
+/// Bytes of datagrams QUIC may hold at the connection's present rate.
+fn feed(proto: &Connection) -> usize {
+    let rate = proto.congestion_state().window() as f64 / proto.rtt().as_secs_f64().max(1e-6);
+    ((rate * FEED.as_secs_f64()) as usize).clamp(LEAST_FEED, MOST_FEED)
+}
+
+fn counted(proto: &Connection) -> Counted {
+    let stats = proto.stats();
+    Counted {
+        stream_frames: stats.frame_tx.stream,
+        lost_packets: stats.path.lost_packets,
+        rtt: stats.path.rtt,
+    }
+}
+
+impl Link {
+    pub(super) fn new(mark: Arc<ReadyMark>, proto: Connection) -> Arc<Self> {
+        let state = State {
+            proto,
+            connected: false,
+            ended: None,
+            control_stream: None,
+            control_arrived: false,
+            cable: None,
+            early: Vec::new(),
+            control: ControlTurn::default(),
+            held_until: None,
+        };
+        Arc::new(Self { mark, state: Mutex::new(state), sink: Mutex::default(), changed: Notify::new() })
+    }
+
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        // quinn-proto leaves a connection in order before anything of ours can panic.
+        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn sink(&self) -> MutexGuard<'_, Option<Box<dyn Sink>>> {
+        self.sink.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    pub(crate) fn mark(&self) -> &Arc<ReadyMark> {
+        &self.mark
+    }
+
+    /// Lets the loop look at it soon.
+    pub(crate) fn wake(&self) {
+        self.mark.set();
+    }
+
+    /// QUIC's number for it; used again after it is gone.
+    pub(super) fn handle(&self) -> usize {
+        self.mark.handle
+    }
+
+    pub(super) fn clear_mark(&self) {
+        self.mark.clear();
+    }
+
+    /// From now on datagrams go to `sink` and come from `cable`. Those that came earlier are delivered first.
+    pub(crate) fn plug(&self, cable: Arc<Cable>, sink: Box<dyn Sink>) {
+        *self.sink() = Some(sink);
+        {
+            let mut state = self.state();
+            if state.ended.is_none() {
+                state.cable = Some(cable);
+            }
+        }
+        self.wake();
+    }
+
+    /// Datagrams go nowhere and come from nowhere, from now on.
+    pub(crate) fn unplug(&self) {
+        self.state().cable = None;
+        // Dropped without the lock: a sink may do things of its own then.
+        let sink = self.sink().take();
+        drop(sink);
+    }
+
+    /// Closes at once.
+    pub(crate) fn close(&self, code: VarInt, reason: Bytes) {
+        {
+            let mut state = self.state();
+            if state.ended.is_none() {
+                state.proto.close(Instant::now(), code, reason);
+                state.end(ConnectionError::LocallyClosed);
+            }
+        }
+        self.changed.notify_waiters();
+        self.unplug();
+        self.wake();
+    }
+
+    /// No loop drives it any more.
+    pub(super) fn abandon(&self) {
+        self.state().end(ConnectionError::LocallyClosed);
+        self.changed.notify_waiters();
+        self.unplug();
+    }
+
+    /// Waits until `look` finds something. It is called at once, and again whenever something has changed.
+    pub(crate) async fn wait_for<T>(&self, mut look: impl FnMut(&mut State) -> Option<T>) -> T {
+        loop {
+            let mut changed = std::pin::pin!(self.changed.notified());
+            changed.as_mut().enable();
+            if let Some(found) = look(&mut self.state()) {
+                return found;
+            }
+            changed.await;
+        }
+    }
+
+    /// Takes what QUIC has for us: events, and datagrams into `datagrams`, which the caller delivers.
+    pub(super) fn look(&self, datagrams: &mut Vec<Bytes>) -> Seen {
+        let mut seen = Seen::default();
+        let mut changed = false;
+        {
+            let mut state = self.state();
+            while let Some(event) = state.proto.poll() {
+                match event {
+                    Event::Connected => {
+                        state.connected = true;
+                        seen.connected = state.ended.is_none();
+                        changed = true;
+                    }
+                    Event::ConnectionLost { reason } => {
+                        seen.ended = state.ended.is_none();
+                        state.end(reason);
+                        changed = true;
+                    }
+                    Event::Stream(event) => {
+                        state.control_arrived |=
+                            matches!(event, StreamEvent::Finished { .. } | StreamEvent::Stopped { .. });
+                        changed = true;
+                    }
+                    Event::HandshakeDataReady | Event::DatagramReceived | Event::DatagramsUnblocked => {}
+                }
+            }
+            datagrams.append(&mut state.early);
+            while let Some(datagram) = state.proto.datagrams().recv() {
+                datagrams.push(datagram);
+            }
+        }
+        if changed {
+            self.changed.notify_waiters();
+        }
+        seen
+    }
+
+    /// Hands what came to the sink. Leaves `datagrams` empty.
+    pub(super) fn deliver(&self, datagrams: &mut Vec<Bytes>) {
+        if datagrams.is_empty() {
+            return;
+        }
+        let outcome = match self.sink().as_mut() {
+            Some(sink) => sink.deliver(datagrams),
+            None => {
+                let mut state = self.state();
+                datagrams.truncate(EARLY);
+                state.early.append(datagrams);
+                Ok(())
+            }
+        };
+        datagrams.clear();
+        if let Err((code, reason)) = outcome {
+            self.close(VarInt::from_u32(code), reason.into());
+        }
+    }
+}

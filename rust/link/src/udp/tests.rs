@@ -1,0 +1,122 @@
+//! QUIC over a plain UDP socket, as it is used where the system refuses the socket options quinn's own needs.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::time::timeout;
+
+use crate::cable::{Cable, Clock};
+use crate::engine::link::Sink;
+use crate::{Connection, Endpoint, TransportSettings, UdpKind};
+
+const NAME: &str = "lanparty-relay.local";
+const PATIENCE: Duration = Duration::from_secs(10);
+
+fn settings(udp: UdpKind) -> TransportSettings {
+    TransportSettings { udp, keep_alive: Some(Duration::from_millis(500)), ..Default::default() }
+}
+
+/// One end of a connection, with what arrives on it.
+struct End {
+    connection: Connection,
+    cable: Arc<Cable>,
+    arrived: UnboundedReceiver<Bytes>,
+}
+
+struct Collect(UnboundedSender<Bytes>);
+
+impl Sink for Collect {
+    fn deliver(&mut self, datagrams: &mut Vec<Bytes>) -> Result<(), (u32, String)> {
+        for datagram in datagrams.drain(..) {
+            // The test may have ended.
+            let _ = self.0.send(datagram);
+        }
+        Ok(())
+    }
+}
+
+impl End {
+    fn new(connection: Connection) -> Self {
+        let (sender, arrived) = unbounded_channel();
+        let cable = Cable::new(&connection, true, Arc::default(), Clock::default());
+        connection.link().plug(cable.clone(), Box::new(Collect(sender)));
+        Self { connection, cable, arrived }
+    }
+
+    fn send(&self, datagram: Vec<u8>) {
+        self.cable.send(Duration::ZERO, datagram.into());
+    }
+
+    async fn receive(&mut self) -> Bytes {
+        timeout(PATIENCE, self.arrived.recv()).await.unwrap().unwrap()
+    }
+}
+
+/// Two endpoints with a connection between them: the near end, the far end.
+async fn connected(local: &str, near: UdpKind, far: UdpKind) -> (Endpoint, Endpoint, End, End) {
+    let key = rcgen::generate_simple_self_signed(vec![NAME.into()]).unwrap();
+    let certificate = key.cert.der().to_vec();
+    let local: SocketAddr = local.parse().unwrap();
+    let chain = vec![certificate.clone()];
+    let server = Endpoint::server(local, chain, &key.signing_key.serialize_der(), &settings(far)).unwrap();
+    let client = Endpoint::client(local, &settings(near)).unwrap();
+    let address = server.local_address().unwrap();
+    let (near, far) = tokio::join!(
+        client.connect(address, NAME, std::slice::from_ref(&certificate), PATIENCE),
+        server.accept()
+    );
+    (client, server, End::new(near.unwrap()), End::new(far.unwrap()))
+}
+
+async fn echo(near: &mut End, far: &mut End, count: u32, len: usize) {
+    for number in 0..count {
+        let mut data = vec![number as u8; len];
+        data[..4].copy_from_slice(&number.to_be_bytes());
+        near.send(data.clone());
+        let there = far.receive().await;
+        assert_eq!(there, data);
+        far.send(there.to_vec());
+        assert_eq!(near.receive().await, data);
+    }
+}
+
+#[tokio::test]
+async fn datagrams_go_both_ways_between_plain_sockets() {
+    let (client, server, mut near, mut far) = connected("127.0.0.1:0", UdpKind::Plain, UdpKind::Plain).await;
+    assert!(client.plain_because().is_some() && server.plain_because().is_some());
+    echo(&mut near, &mut far, 500, 1100).await;
+}
+
+#[tokio::test]
+async fn a_plain_socket_speaks_with_one_that_is_not() {
+    let (client, server, mut near, mut far) = connected("127.0.0.1:0", UdpKind::Plain, UdpKind::Auto).await;
+    assert!(client.plain_because().is_some() && server.plain_because().is_none());
+    echo(&mut near, &mut far, 200, 1100).await;
+    let (_client, _server, mut near, mut far) = connected("127.0.0.1:0", UdpKind::Auto, UdpKind::Plain).await;
+    echo(&mut near, &mut far, 200, 1100).await;
+}
+
+#[tokio::test]
+async fn the_path_mtu_is_found_as_far_as_allowed() {
+    let (_client, _server, mut near, mut far) =
+        connected("127.0.0.1:0", UdpKind::Plain, UdpKind::Plain).await;
+    let budget = near.connection.settled_datagram_budget(PATIENCE).await.unwrap();
+    assert!(budget > 1400, "{budget}");
+    echo(&mut near, &mut far, 10, budget).await;
+}
+
+#[tokio::test]
+async fn a_burst_is_received_in_full() {
+    let (_client, _server, near, mut far) = connected("127.0.0.1:0", UdpKind::Plain, UdpKind::Plain).await;
+    for round in 0..50_u8 {
+        for number in 0..20_u8 {
+            near.send(vec![round, number]);
+        }
+        for _ in 0..20 {
+            assert_eq!(far.receive().await[0], round);
+        }
+    }
+}
