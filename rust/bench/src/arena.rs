@@ -34,7 +34,8 @@ impl Template {
         frame[24..26].fill(0);
         frame[26..30].copy_from_slice(&[10, source[3], source[4], source[5]]);
         frame[30..34].copy_from_slice(&[10, destination[3], destination[4], destination[5]]);
-        let sum: u32 = (14..34).step_by(2).map(|at| u32::from(frame[at]) << 8 | u32::from(frame[at + 1])).sum();
+        let sum: u32 =
+            (14..34).step_by(2).map(|at| u32::from(frame[at]) << 8 | u32::from(frame[at + 1])).sum();
         let folded = (sum & 0xffff) + (sum >> 16);
         let checksum = !((folded & 0xffff) + (folded >> 16)) as u16;
         frame[24..26].copy_from_slice(&checksum.to_be_bytes());

@@ -100,8 +100,7 @@ impl Batch {
         while sent < kept {
             let rest = &mut self.messages[sent..kept];
             // SAFETY: every message refers to buffers of ours that are not moved before the call returns.
-            let done =
-                unsafe { libc::sendmmsg(socket.as_raw_fd(), rest.as_mut_ptr(), rest.len() as _, 0) };
+            let done = unsafe { libc::sendmmsg(socket.as_raw_fd(), rest.as_mut_ptr(), rest.len() as _, 0) };
             if done < 0 {
                 return Err(io::Error::last_os_error());
             }
@@ -121,7 +120,8 @@ impl Batch {
         header.msg_namelen = size_of::<libc::sockaddr_in>() as _;
         header.msg_iov = &raw mut self.vectors[index];
         header.msg_iovlen = 1;
-        header.msg_control = if control == 0 { ptr::null_mut() } else { self.controls[index].0.as_mut_ptr().cast() };
+        header.msg_control =
+            if control == 0 { ptr::null_mut() } else { self.controls[index].0.as_mut_ptr().cast() };
         header.msg_controllen = control as _;
         header.msg_flags = 0;
     }

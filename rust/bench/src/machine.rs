@@ -37,7 +37,8 @@ pub fn core_busy(core: usize) -> f64 {
     let Some(line) = text.lines().find(|line| line.starts_with(&name)) else { return 0.0 };
     let fields: Vec<u64> = line.split_whitespace().skip(1).filter_map(|word| word.parse().ok()).collect();
     // user nice system - - irq softirq steal: all but idle and iowait, guests are within user.
-    let busy: u64 = fields.iter().take(8).enumerate().filter(|(at, _)| !matches!(at, 3 | 4)).map(|(_, n)| n).sum();
+    let busy: u64 =
+        fields.iter().take(8).enumerate().filter(|(at, _)| !matches!(at, 3 | 4)).map(|(_, n)| n).sum();
     // SAFETY: no pointers, no preconditions.
     let hertz = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
     busy as f64 / hertz.max(1) as f64

@@ -99,7 +99,8 @@ pub fn parse(arguments: impl Iterator<Item = String>) -> Result<Command, Fault> 
     while let Some(argument) = arguments.next() {
         match argument.strip_prefix("--") {
             Some(name) => {
-                let value = arguments.next().ok_or_else(|| Fault::Usage(format!("{argument} needs a value")))?;
+                let value =
+                    arguments.next().ok_or_else(|| Fault::Usage(format!("{argument} needs a value")))?;
                 given.0.insert(name.to_owned(), value);
             }
             None => words.push(argument),
@@ -156,7 +157,9 @@ fn phase(word: &str) -> Result<Phase, Fault> {
     let frame = parts.next().and_then(|text| text.parse().ok()).unwrap_or(1400);
     let window = parts.next().map(|text| text.parse().map_err(|_| wrong())).transpose()?;
     if !(SHORTEST..=1400).contains(&frame) || window == Some(0) {
-        return Err(Fault::Usage(format!("{word:?}: frames have {SHORTEST} to 1400 bytes, windows at least one")));
+        return Err(Fault::Usage(format!(
+            "{word:?}: frames have {SHORTEST} to 1400 bytes, windows at least one"
+        )));
     }
     Ok(Phase { kind, frame, window })
 }
@@ -171,7 +174,8 @@ mod tests {
 
     #[test]
     fn phases_and_defaults() {
-        let command = parsed("relay --address 127.0.0.1:1 --certificate c --pid 9 unicast:100:32 broadcast idle");
+        let command =
+            parsed("relay --address 127.0.0.1:1 --certificate c --pid 9 unicast:100:32 broadcast idle");
         let Ok(Command::Relay { phases, peers: 2, rooms: 1, .. }) = command else { panic!("{command:?}") };
         assert_eq!((phases[0].kind, phases[0].frame, phases[0].window), (Kind::Unicast, 100, Some(32)));
         assert_eq!((phases[1].kind, phases[1].frame, phases[1].window), (Kind::Broadcast, 1400, None));

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use quinn_proto::congestion::{Controller, ControllerFactory};
 use quinn_proto::{
-    ClientConfig, Connection, ConnectionHandle, DatagramEvent, Dir, Endpoint, EndpointConfig, Event, MtuDiscoveryConfig,
+    ClientConfig, Connection, ConnectionHandle, DatagramEvent, Dir, Endpoint, EndpointConfig, Event,
     RttEstimator, StreamEvent, StreamId, TransportConfig, VarInt,
 };
 use quinn_udp::{RecvMeta, UdpSockRef, UdpSocketState};
@@ -43,7 +43,11 @@ pub struct Workspace {
 
 impl Default for Workspace {
     fn default() -> Self {
-        Self { receive: vec![0; RECEIVE_BATCH * SUPER_PACKET], send: Vec::with_capacity(SUPER_PACKET), arena: Arena::default() }
+        Self {
+            receive: vec![0; RECEIVE_BATCH * SUPER_PACKET],
+            send: Vec::with_capacity(SUPER_PACKET),
+            arena: Arena::default(),
+        }
     }
 }
 
@@ -251,7 +255,9 @@ impl Peer {
         let segments = self.udp.max_gso_segments().min(GSO_SEGMENTS);
         loop {
             workspace.send.clear();
-            let Some(transmit) = self.quic.poll_transmit(now, segments, &mut workspace.send) else { return Ok(()) };
+            let Some(transmit) = self.quic.poll_transmit(now, segments, &mut workspace.send) else {
+                return Ok(());
+            };
             let packet = quinn_udp::Transmit {
                 destination: transmit.destination,
                 ecn: transmit.ecn.and_then(|mark| quinn_udp::EcnCodepoint::from_bits(mark as u8)),
@@ -277,8 +283,6 @@ impl Peer {
 /// How softlan's peers behave (`rust/link/src/transport.rs`), but for congestion control: what is under way is bounded by the traffic itself, so
 /// that the relay is measured and not the sender's window.
 pub fn transport() -> TransportConfig {
-    let mut mtu = MtuDiscoveryConfig::default();
-    mtu.upper_bound(MAX_UDP_PAYLOAD);
     let mut transport = TransportConfig::default();
     transport
         .initial_rtt(Duration::from_millis(100))
@@ -287,7 +291,10 @@ pub fn transport() -> TransportConfig {
         .max_concurrent_uni_streams(VarInt::from_u32(0))
         .datagram_receive_buffer_size(Some(16 << 20))
         .datagram_send_buffer_size(8 << 20)
-        .mtu_discovery_config(Some(mtu))
+        // Loopback carries it; a fall-back after a burst of loss would measure something else.
+        .initial_mtu(MAX_UDP_PAYLOAD)
+        .min_mtu(MAX_UDP_PAYLOAD)
+        .mtu_discovery_config(None)
         .congestion_controller_factory(Arc::new(Unbounded));
     transport
 }

@@ -83,7 +83,8 @@ impl Traffic {
         let mut templates = Vec::new();
         let mut hears = vec![None; peers];
         for room in 0..rooms {
-            let members: Vec<usize> = (0..peers).filter(|&peer| room_of(peer, peers, rooms) == room).collect();
+            let members: Vec<usize> =
+                (0..peers).filter(|&peer| room_of(peer, peers, rooms) == room).collect();
             let mut flow = |sender: usize, receivers: &[usize], destination: [u8; 6]| {
                 for (ear, &receiver) in receivers.iter().enumerate() {
                     hears[receiver] = Some((flows.len(), ear));

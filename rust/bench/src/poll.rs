@@ -34,8 +34,9 @@ impl Poll {
     pub fn add(&mut self, socket: &impl AsRawFd, number: usize) -> io::Result<()> {
         let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: number as u64 };
         // SAFETY: both descriptors are open, and the event outlives the call.
-        match unsafe { libc::epoll_ctl(self.fd.as_raw_fd(), libc::EPOLL_CTL_ADD, socket.as_raw_fd(), &raw mut event) }
-        {
+        match unsafe {
+            libc::epoll_ctl(self.fd.as_raw_fd(), libc::EPOLL_CTL_ADD, socket.as_raw_fd(), &raw mut event)
+        } {
             0 => Ok(()),
             _ => Err(io::Error::last_os_error()),
         }

@@ -57,7 +57,10 @@ fn run(command: Command) -> Result<(), Fault> {
             let relay = Relay { address, certificate: std::fs::read(certificate)?, name };
             let before = machine::resident(pid)?;
             let mut swarm = Swarm::join(&relay, peers, rooms)?;
-            println!("{}", json!({ "phase": "joined", "peers": peers, "rooms": rooms, "resident_before_bytes": before }));
+            println!(
+                "{}",
+                json!({ "phase": "joined", "peers": peers, "rooms": rooms, "resident_before_bytes": before })
+            );
             let watched = Watched { pid, core: relay_core, time, rooms };
             for phase in phases {
                 println!("{}", measure(&mut swarm, phase, &watched)?);

@@ -124,13 +124,15 @@ fn client_config(relay: &Relay) -> Result<ClientConfig, Fault> {
     let bad = |error: &dyn std::fmt::Display| Fault::Protocol(error.to_string());
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from(relay.certificate.as_slice())).map_err(|error| bad(&error))?;
-    let mut tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .map_err(|error| bad(&error))?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+    let mut tls =
+        rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .map_err(|error| bad(&error))?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
     tls.alpn_protocols = vec![b"softlan/1".to_vec()];
-    let mut config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).map_err(|error| bad(&error))?));
+    let mut config =
+        ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).map_err(|error| bad(&error))?));
     config.transport_config(Arc::new(transport()));
     Ok(config)
 }
