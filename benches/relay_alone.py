@@ -34,6 +34,9 @@ KIB = 1024
 
 Figures = dict[str, Any]
 
+complaints: list[str] = []
+"""What went wrong without spoiling the figures; told in the end, with exit status 1."""
+
 
 class BenchError(Exception):
     """Nothing can be measured; the text says why."""
@@ -140,8 +143,11 @@ def relay(cores: Cores, options: Sequence[str]) -> Iterator[Relay]:
                     raise BenchError("the relay does not listen:\n" + log.read_text())
                 time.sleep(0.02)
             yield Relay(process.pid, heard[0]["address"], certificate)
-        if process.returncode != 0 or "panicked" in log.read_text():
-            raise BenchError(f"the relay ended with {process.returncode}:\n{log.read_text()[-3000:]}")
+        written = log.read_text()
+        if "panicked" in written:
+            raise BenchError(f"the relay panicked:\n{written[-3000:]}")
+        if process.returncode != 0:
+            complaints.append(f"the relay ended with {process.returncode}; its last words: {written[-300:]}")
 
 
 def events(log: Path) -> list[Figures]:
@@ -224,16 +230,20 @@ def through_forwarder(cores: Cores, packet: int, seconds: float, offloads: bool)
     return figures
 
 
-def aes(cores: Cores, seconds: float) -> float:
-    """AES-128-GCM of `openssl speed` at 1400 bytes on the relay's core, in Gbit/s."""
-    command = ["openssl", "speed", "-seconds", str(max(1, round(seconds))), "-bytes", str(FULL), "-mr"]
-    command += ["-evp", "aes-128-gcm"]
-    with running(start(command, cores.relay, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)) as process:
-        output, _ = process.communicate(timeout=60)
-    found = re.search(r"^\+F:\d+:[^:]*:([\d.]+)", output, re.MULTILINE)
-    if found is None:
-        raise BenchError(f"openssl speed said nothing of use:\n{output}")
-    return 8 * float(found[1]) / 1e9
+def aes(cores: Cores) -> float:
+    """AES-128-GCM of `openssl speed` at 1400 bytes on the relay's core, in Gbit/s: the best of three, as what else runs only takes away."""
+    command = ["openssl", "speed", "-seconds", "1", "-bytes", str(FULL), "-mr", "-evp", "aes-128-gcm"]
+    best = 0.0
+    for _ in range(3):
+        with running(
+            start(command, cores.relay, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        ) as process:
+            output, _ = process.communicate(timeout=60)
+        found = re.search(r"^\+F:\d+:[^:]*:([\d.]+)", output, re.MULTILINE)
+        if found is None:
+            raise BenchError(f"openssl speed said nothing of use:\n{output}")
+        best = max(best, 8 * float(found[1]) / 1e9)
+    return best
 
 
 # Goals
@@ -369,7 +379,7 @@ def main() -> None:
     chosen = options()
     cores = Cores.of_this_machine()
     built()
-    aes_gbit = aes(cores, chosen.seconds)
+    aes_gbit = aes(cores)
     rows: list[Figures] = []
     for case in CASES:
         if chosen.only is None or case.peers in chosen.only:
@@ -391,6 +401,8 @@ def main() -> None:
     if chosen.write_docs:
         command = f"`.venv/bin/python {Path(__file__).relative_to(ROOT)}` ({time.strftime('%Y-%m-%d')})"
         write_docs(f"{command}:\n\n```\n{text}\n```\n\n{judgement}")
+    if complaints:
+        sys.exit("\n".join(f"error: {complaint}" for complaint in complaints))
 
 
 if __name__ == "__main__":

@@ -10,16 +10,19 @@ use crate::run::Fault;
 use crate::swarm::Swarm;
 use crate::traffic::{Flow, Tally, room_of};
 
-/// Bytes of frames under way in all flows together, at most: more than this overruns the kernel's socket buffers.
-const MOST_UNDER_WAY: usize = 3 << 20;
+/// Bytes of frames under way in all flows together, at most: more than this overruns the kernel's socket buffers. Where it holds flows up, they take
+/// turns, each with a burst of its own size, as a peer's bulk comes in the bursts its kernel makes (64 KiB super-frames).
+const MOST_UNDER_WAY: usize = 2 << 20;
+/// Windows up to this are tried in any case.
+const BURST: u64 = 64;
 /// Windows tried, in frames a flow.
 const WINDOWS: [u64; 10] = [1, 2, 4, 8, 16, 32, 64, 128, 256, 1024];
 /// How long each is tried.
 const TRIAL: Duration = Duration::from_millis(300);
 /// Loss above which a window is not good.
 pub const TOLERATED_LOSS: f64 = 0.01;
-/// When nothing was heard for this long, what is under way is lost.
-const PATIENCE: Duration = Duration::from_millis(100);
+/// When a flow heard nothing for this long, what is under way is lost.
+const PATIENCE: Duration = Duration::from_millis(200);
 
 /// What the peers do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,7 +67,9 @@ struct Traffic {
     hears: Vec<Option<(usize, usize)>>,
     arena: Arena,
     fragments: u64,
-    last_heard: Instant,
+    /// Whose turn it is to send.
+    turn: usize,
+    next_look: Instant,
 }
 
 /// Cheap to take, and to subtract.
@@ -108,7 +113,15 @@ impl Traffic {
                 Kind::Idle => {}
             }
         }
-        Self { flows, templates, hears, arena: Arena::default(), fragments: 0, last_heard: Instant::now() }
+        Self {
+            flows,
+            templates,
+            hears,
+            arena: Arena::default(),
+            fragments: 0,
+            turn: 0,
+            next_look: Instant::now() + PATIENCE,
+        }
     }
 
     fn set_window(&mut self, window: u64) {
@@ -121,15 +134,26 @@ impl Traffic {
         self.flows.iter().map(Flow::tally).fold(Tally::default(), |sum, tally| sum + tally)
     }
 
-    fn fill(&mut self, swarm: &mut Swarm) {
-        for (flow, template) in self.flows.iter_mut().zip(&self.templates) {
-            let Some(peer) = swarm.peers.get_mut(flow.sender) else { continue };
-            for _ in 0..flow.room() {
+    fn fill(&mut self, swarm: &mut Swarm, frame: usize) {
+        let under_way: u64 = self.flows.iter().map(Flow::under_way).sum();
+        let mut free = (MOST_UNDER_WAY / frame.max(1)) as u64;
+        free = free.saturating_sub(under_way);
+        for _ in 0..self.flows.len() {
+            let (flow, template) = (&mut self.flows[self.turn], &self.templates[self.turn]);
+            let burst = flow.room();
+            // At least one flow may always send.
+            if burst * flow.receivers() > free && under_way > 0 {
+                return;
+            }
+            free = free.saturating_sub(burst * flow.receivers());
+            let peer = &mut swarm.peers[flow.sender];
+            for _ in 0..burst {
                 let number = flow.send();
                 if !peer.send(self.arena.frame(template, number)) {
                     break;
                 }
             }
+            self.turn = (self.turn + 1) % self.flows.len();
         }
     }
 
@@ -143,25 +167,18 @@ impl Traffic {
         }
     }
 
-    fn run(&mut self, swarm: &mut Swarm, time: Duration) -> Result<(), Fault> {
+    fn run(&mut self, swarm: &mut Swarm, phase: Phase, time: Duration) -> Result<(), Fault> {
         let until = Instant::now() + time;
         loop {
             let now = Instant::now();
             if now >= until {
                 return Ok(());
             }
-            self.fill(swarm);
-            let before = self.fragments;
-            let mut heard = false;
-            swarm.turn(Duration::from_millis(1), &mut |receiver, datagram| {
-                heard = true;
-                self.hear(receiver, datagram);
-            })?;
-            if heard || self.fragments > before {
-                self.last_heard = now;
-            } else if now.duration_since(self.last_heard) > PATIENCE {
-                self.flows.iter_mut().for_each(Flow::give_up);
-                self.last_heard = now;
+            self.fill(swarm, phase.frame);
+            swarm.turn(Duration::from_millis(1), &mut |receiver, datagram| self.hear(receiver, datagram))?;
+            if now >= self.next_look {
+                self.next_look = now + PATIENCE;
+                self.flows.iter_mut().for_each(Flow::look);
             }
         }
     }
@@ -181,13 +198,13 @@ impl Traffic {
         let receivers = self.hears.iter().flatten().count().max(1);
         let mut best = (WINDOWS[0], 0.0);
         for window in WINDOWS {
-            if window > WINDOWS[0] && window as usize * phase.frame * receivers > MOST_UNDER_WAY {
+            if window > BURST && window as usize * phase.frame * receivers > MOST_UNDER_WAY {
                 break;
             }
             self.set_window(window);
-            self.run(swarm, TRIAL / 3)?;
+            self.run(swarm, phase, TRIAL / 3)?;
             let before = self.sample(watched)?;
-            self.run(swarm, TRIAL)?;
+            self.run(swarm, phase, TRIAL)?;
             let after = self.sample(watched)?;
             let tally = after.tally - before.tally;
             let rate = tally.delivered as f64 / (after.relay_cpu - before.relay_cpu).as_secs_f64().max(1e-3);
@@ -215,10 +232,10 @@ pub fn measure(swarm: &mut Swarm, phase: Phase, watched: &Watched) -> Result<Val
         (_, None) => traffic.find_window(swarm, phase, watched)?,
     };
     traffic.set_window(window);
-    traffic.run(swarm, TRIAL)?;
+    traffic.run(swarm, phase, TRIAL)?;
     traffic.fragments = 0;
     let before = traffic.sample(watched)?;
-    traffic.run(swarm, watched.time)?;
+    traffic.run(swarm, phase, watched.time)?;
     let after = traffic.sample(watched)?;
     let tally = after.tally - before.tally;
     let relay_cpu = (after.relay_cpu - before.relay_cpu).as_secs_f64();

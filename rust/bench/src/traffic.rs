@@ -19,6 +19,8 @@ pub struct Flow {
     ears: Vec<Ear>,
     sent: u64,
     window: u64,
+    /// What all had heard at the last look.
+    seen: u64,
 }
 
 /// Frames delivered and missing so far; subtract two of them for what happened between.
@@ -52,14 +54,28 @@ impl std::ops::Add for Tally {
 impl Flow {
     /// From peer `sender` to `receivers` peers, with `window` frames under way at most.
     pub fn new(sender: usize, receivers: usize, window: u64) -> Self {
-        Self { sender, ears: vec![Ear::default(); receivers], sent: 0, window }
+        Self { sender, ears: vec![Ear::default(); receivers], sent: 0, window, seen: 0 }
+    }
+
+    /// What the slowest receiver has heard of.
+    fn slowest(&self) -> u64 {
+        self.ears.iter().map(|ear| ear.next).min().unwrap_or(self.sent)
+    }
+
+    /// Frames under way, over all receivers.
+    pub fn under_way(&self) -> u64 {
+        self.ears.iter().map(|ear| self.sent - ear.next).sum()
     }
 
     /// How many frames to send now: none until half of the window is free, so that they leave in batches.
     pub fn room(&self) -> u64 {
-        let slowest = self.ears.iter().map(|ear| ear.next).min().unwrap_or(self.sent);
-        let free = self.window.saturating_sub(self.sent - slowest);
+        let free = self.window.saturating_sub(self.sent - self.slowest());
         if 2 * free >= self.window { free } else { 0 }
+    }
+
+    /// How many frames a frame sent is, in [`Self::under_way`].
+    pub fn receivers(&self) -> u64 {
+        self.ears.len() as u64
     }
 
     /// Takes the number of the next frame.
@@ -79,8 +95,16 @@ impl Flow {
         ear.heard += 1;
     }
 
-    /// Counts all that is under way as lost: nothing has been heard for long.
-    pub fn give_up(&mut self) {
+    /// To be called now and then: when nothing has come since the last time although the window is full, what is under way counts as lost.
+    pub fn look(&mut self) {
+        let slowest = self.slowest();
+        if self.room() == 0 && slowest == self.seen {
+            self.give_up();
+        }
+        self.seen = self.slowest();
+    }
+
+    fn give_up(&mut self) {
         for ear in &mut self.ears {
             ear.next = self.sent;
             ear.gone = self.sent;
@@ -133,13 +157,26 @@ mod tests {
         for ear in 0..2 {
             (0..4).for_each(|number| flow.hear(ear, number));
         }
-        assert_eq!(flow.room(), 0);
-        flow.give_up();
-        assert_eq!(flow.room(), 4);
+        assert_eq!((flow.room(), flow.under_way()), (0, 4));
+        flow.look();
+        assert_eq!(flow.room(), 4, "nobody had heard all of anything since the beginning");
         assert_eq!(flow.tally(), Tally { delivered: 8, missing: 4 });
         // Late after all: given up stays given up, so that nothing is counted twice.
         flow.hear(2, 0);
         assert_eq!(flow.tally(), Tally { delivered: 8, missing: 4 });
+    }
+
+    #[test]
+    fn a_flow_that_moves_is_not_given_up() {
+        let mut flow = Flow::new(0, 1, 2);
+        for number in 0..10 {
+            while flow.room() > 0 {
+                flow.send();
+            }
+            flow.hear(0, number);
+            flow.look();
+        }
+        assert_eq!(flow.tally(), Tally { delivered: 10, missing: 0 });
     }
 
     #[test]

@@ -120,7 +120,8 @@ impl Pair {
             if !ready.is_empty() {
                 last_heard = Instant::now();
             } else if last_heard.elapsed() > Duration::from_millis(50) {
-                self.flows.iter_mut().for_each(Flow::give_up);
+                self.flows.iter_mut().for_each(Flow::look);
+                last_heard = Instant::now();
             }
         }
         Ok(())
