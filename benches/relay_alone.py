@@ -347,12 +347,12 @@ def goal_table(judged: Sequence[Goal]) -> str:
     return "\n".join(lines)
 
 
-def write_docs(text: str) -> None:
-    """Put the tables between the marks of docs/performance.md, which are added when they are not there."""
+def write_docs(text: str, marks: tuple[str, str] = MARKS, title: str = "The relay alone") -> None:
+    """Put the text between the marks of docs/performance.md; where they are not there, a chapter with them is added."""
     document = DOCS.read_text(encoding="utf-8")
-    begin, end = MARKS
+    begin, end = marks
     if begin not in document or end not in document:
-        document = f"{document.rstrip()}\n\n## The relay alone\n\n{begin}\n{end}\n"
+        document = f"{document.rstrip()}\n\n## {title}\n\n{begin}\n{end}\n"
     head, _, rest = document.partition(begin)
     _, _, tail = rest.partition(end)
     DOCS.write_text(f"{head}{begin}\n{text}\n{end}{tail}", encoding="utf-8")
