@@ -1,5 +1,6 @@
 //! Checksums, splitting and joining, each beside what one would write without care. `benches/parts.py` shows the ratios.
 
+use std::collections::VecDeque;
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
@@ -110,6 +111,34 @@ fn splits(c: &mut Criterion) {
     }
 }
 
+/// As on the way to a tunnel, where frames wait in queues while others come.
+fn queued(c: &mut Criterion) {
+    let (vnet, mut frame) = super_frame(&frames(false, 44, 1400));
+    let mut group = c.benchmark_group("split TCP, 6 super-frames waiting");
+    group.throughput(Throughput::Elements(44));
+    let (mut batch, mut waiting) = (FrameBatch::new(8), VecDeque::new());
+    group.bench_function("softlan", |b| {
+        b.iter(|| {
+            split(&vnet, black_box(&mut frame), &mut batch).expect("a good one");
+            waiting.extend(batch.drain());
+            while waiting.len() > 6 * 44 {
+                waiting.pop_front();
+            }
+        });
+    });
+    // A new allocation for each frame, which waits as well.
+    let mut waiting = VecDeque::new();
+    group.bench_function("naive", |b| {
+        b.iter(|| {
+            waiting.extend(naive_split(&vnet, black_box(&frame)));
+            while waiting.len() > 6 * 44 {
+                waiting.pop_front();
+            }
+        });
+    });
+    group.finish();
+}
+
 fn joins(c: &mut Criterion) {
     let (tcp, udp) = (frames(false, 22, 1200), frames(true, 22, 1200));
     let lone: Vec<Vec<u8>> = tcp.into_iter().zip(udp).flat_map(|(a, b)| [a, b]).collect();
@@ -159,5 +188,5 @@ fn joins(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(offload, checksums, splits, joins);
+criterion_group!(offload, checksums, splits, queued, joins);
 criterion_main!(offload);
