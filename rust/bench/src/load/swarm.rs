@@ -9,10 +9,10 @@ use quinn_proto::crypto::rustls::QuicClientConfig;
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 
-use crate::peer::{Peer, Workspace, transport};
-use crate::poll::Poll;
-use crate::run::Fault;
-use crate::traffic::room_of;
+use crate::load::peer::{Peer, Workspace, transport};
+use crate::load::poll::Poll;
+use crate::load::run::Fault;
+use crate::load::traffic::room_of;
 
 /// How many handshakes may be under way.
 const AT_ONCE: usize = 16;

@@ -5,10 +5,10 @@ use std::os::fd::AsRawFd;
 
 use serde_json::json;
 
-use crate::batch::{Batch, Name};
-use crate::machine;
-use crate::run::Fault;
-use crate::udp;
+use crate::load::batch::{Batch, Name};
+use crate::load::machine;
+use crate::load::run::Fault;
+use crate::load::udp;
 
 /// Forwards between the first two addresses heard until the process is ended. Prints its address first.
 ///

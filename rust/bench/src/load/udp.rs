@@ -8,12 +8,12 @@ use quinn_udp::{RecvMeta, UdpSockRef, UdpSocketState};
 use serde_json::{Value, json};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::machine;
-use crate::peer::{RECEIVE_BATCH, SUPER_PACKET};
-use crate::phase::TOLERATED_LOSS;
-use crate::poll::Poll;
-use crate::run::Fault;
-use crate::traffic::{Flow, Tally};
+use crate::load::machine;
+use crate::load::peer::{RECEIVE_BATCH, SUPER_PACKET};
+use crate::load::phase::TOLERATED_LOSS;
+use crate::load::poll::Poll;
+use crate::load::run::Fault;
+use crate::load::traffic::{Flow, Tally};
 
 /// Packets under way each way that are tried.
 const WINDOWS: [u64; 6] = [16, 32, 64, 128, 256, 512];

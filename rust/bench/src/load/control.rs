@@ -1,6 +1,6 @@
 //! The joining side's part of the control stream (`docs/protocol.md`): hello out, welcome in, all else read and left.
 
-use crate::run::Fault;
+use crate::load::run::Fault;
 
 /// The longest message the protocol allows.
 const LONGEST: usize = 65536;

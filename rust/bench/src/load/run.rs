@@ -4,11 +4,11 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
-use crate::machine;
-use crate::options::{self, Command, USAGE};
-use crate::phase::{Watched, measure};
-use crate::swarm::{Relay, Swarm};
-use crate::{forward, udp};
+use crate::load::machine;
+use crate::load::options::{self, Command, USAGE};
+use crate::load::phase::{Watched, measure};
+use crate::load::swarm::{Relay, Swarm};
+use crate::load::{forward, udp};
 
 /// Why nothing can be measured.
 #[derive(Debug, thiserror::Error)]

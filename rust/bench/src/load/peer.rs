@@ -14,9 +14,9 @@ use quinn_proto::{
 use quinn_udp::{RecvMeta, UdpSockRef, UdpSocketState};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::arena::Arena;
-use crate::control::{self, Reader};
-use crate::run::Fault;
+use crate::load::arena::Arena;
+use crate::load::control::{self, Reader};
+use crate::load::run::Fault;
 
 /// UDP payload of a 1500-byte IPv4 path, as softlan's own peers look for.
 const MAX_UDP_PAYLOAD: u16 = 1472;

@@ -4,11 +4,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::arena::{Arena, Template, number_of};
-use crate::machine;
-use crate::run::Fault;
-use crate::swarm::Swarm;
-use crate::traffic::{Flow, Tally, room_of};
+use crate::load::arena::{Arena, Template, number_of};
+use crate::load::machine;
+use crate::load::run::Fault;
+use crate::load::swarm::Swarm;
+use crate::load::traffic::{Flow, Tally, room_of};
 
 /// Bytes of frames under way in all flows together, at most: more than this overruns the kernel's socket buffers. Where it holds flows up, they take
 /// turns, each with a burst of its own size, as a peer's bulk comes in the bursts its kernel makes (64 KiB super-frames).

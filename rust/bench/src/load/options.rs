@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::arena::SHORTEST;
-use crate::phase::{Kind, Phase};
-use crate::run::Fault;
+use crate::load::arena::SHORTEST;
+use crate::load::phase::{Kind, Phase};
+use crate::load::run::Fault;
 
 /// What to do.
 #[derive(Debug)]
