@@ -23,6 +23,8 @@ const INITIAL_PACKETS: u64 = 10;
 const TARGET_PART: u32 = 4;
 const LEAST_TARGET: Duration = Duration::from_millis(1);
 const MOST_TARGET: Duration = Duration::from_millis(15);
+/// Bytes in flight at most: 20 Gbit/s over 100 ms. A path on which no queue ever shows, as loopback, would otherwise double the window without end.
+const MOST_WINDOW: u64 = 256 << 20;
 /// How long the shortest round trip is believed: a path may get longer, and others may fill its buffer for good.
 const BASE_MEMORY: Duration = Duration::from_secs(5);
 /// Round trips for which the queue is let run empty: one until the smaller window is felt, one to see the path alone.
@@ -220,6 +222,18 @@ mod tests {
     use super::*;
 
     const MTU: u64 = 1472;
+
+    #[test]
+    fn a_path_that_never_queues_does_not_grow_the_window_without_end() {
+        let start = Instant::now();
+        let mut controller = Calm::new(start, MTU as u16);
+        let delay = Duration::from_micros(50);
+        for round in 1..1000 {
+            let now = start + delay * round;
+            controller.acked(now, now - delay, MTU, true, delay);
+        }
+        assert_eq!(controller.window(), MOST_WINDOW);
+    }
 
     /// One bottleneck with a buffer, and a sender that always has something to send, on a clock of their own.
     struct Line {

@@ -7,10 +7,7 @@ use std::{
         fd::{AsRawFd, OwnedFd},
         unix::fs::OpenOptionsExt,
     },
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+    sync::{Mutex, PoisonError},
 };
 
 use libc::{c_short, c_uint, c_ulong};
@@ -23,8 +20,9 @@ use crate::{
     counters::count_split_error,
     interface::{ioctl, request},
     offload::{
-        join::{JoinKinds, Joiner, MAX_PARTS, Message},
+        join::{Joiner, MAX_PARTS, Message},
         split::split,
+        taken::Taken,
         vnet::{Gso, VNET_HEADER_LEN, VnetHeader},
     },
 };
@@ -155,7 +153,8 @@ impl TapDevice {
             fd,
             interface: self.interface,
             reader,
-            joins: AtomicBool::new(true),
+            // A kernel that leaves UDP segmentation to the reader takes it from the writer too (Linux 6.2 brought both).
+            taken: Taken::new(self.offloads == TapOffloads::TcpAndUdp),
             counters: PortCounters::default(),
         })
     }
@@ -196,8 +195,8 @@ pub struct TapPort {
     interface: Interface,
     /// The read buffer, used again and again. Held during `recv`'s reads only, never across an await.
     reader: Mutex<Box<[u8]>>,
-    /// The kernel takes super-frames, as far as is known.
-    joins: AtomicBool,
+    /// The super-frames the kernel takes.
+    taken: Taken,
     counters: PortCounters,
 }
 
@@ -304,8 +303,7 @@ impl Port for TapPort {
         let mut outcome = SendOutcome::default();
         let mut parts = Vec::with_capacity(MAX_PARTS);
         // A TAP takes any segment size: its MTU binds the other direction.
-        let kinds = if self.joins.load(Relaxed) { JoinKinds::ALL } else { JoinKinds::NONE };
-        let mut joiner = Joiner::new(frames, MAX_FRAME_LEN, kinds);
+        let mut joiner = Joiner::new(frames, MAX_FRAME_LEN, self.taken.kinds());
         while let Some(message) = joiner.next(&mut parts) {
             let frames = message.frames;
             let counters = &self.counters;
@@ -333,9 +331,8 @@ impl Port for TapPort {
                             PortCounters::add(&counters.sent_interface_down, frames);
                         }
                         number => {
-                            if message.header_len > 0 && number == Some(libc::EINVAL) {
-                                // A kernel that does not understand super-frames: no more of them.
-                                self.joins.store(false, Relaxed);
+                            if number == Some(libc::EINVAL) {
+                                self.taken.refused(&message);
                             }
                             outcome.failed += frames;
                             PortCounters::add(&counters.sent_failed, frames);

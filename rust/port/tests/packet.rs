@@ -241,27 +241,39 @@ fn super_frames_with_and_without_tags_are_split_exactly() {
 fn joined_segments_leave_as_one_and_arrive_exactly() {
     in_namespace("joined_segments_leave_as_one_and_arrive_exactly", || {
         pair("left0", "right0");
-        // Without segmentation offload the kernel cuts the super-frame itself, on the way out.
-        let cut_by_kernel =
-            Command::new("ethtool").args(["-K", "left0", "tso", "off", "gso", "off"]).status();
+        let runs = [frames::segments(40, 1300), frames::datagrams(40, 1300)];
+        let mut kinds = Vec::from(runs.clone());
+        for run in &runs {
+            kinds.push(frames::tagged(run, [0x81, 0, 0x60, 100]));
+            kinds.push(frames::tagged(run, [0x88, 0xa8, 0, 7]));
+        }
         runtime().block_on(async {
             let (left, right) = (open("left0"), open("right0"));
-            let segments = frames::segments(40, 1300);
-            assert_eq!(left.send(segments.iter().map(Vec::as_slice)).unwrap().accepted, 40);
-            assert_eq!(left.counters().super_frames_sent, 1);
-            let mut found = Vec::new();
-            let mut batch = FrameBatch::new(8);
-            while found.len() < segments.len() {
-                timeout(Duration::from_secs(20), right.recv(&mut batch))
-                    .await
-                    .expect("frames arrive")
-                    .unwrap();
-                found.extend(batch.frames().filter(|frame| frame.len() > 1300).map(<[u8]>::to_vec));
-                batch.clear();
-            }
-            assert!(found == segments);
-            if cut_by_kernel.is_ok_and(|status| status.success()) {
-                assert_eq!(right.counters().super_frames_received, 0);
+            let exchange = async |cut: bool| {
+                for frames in &kinds {
+                    let (before, received) = (left.counters(), right.counters());
+                    assert_eq!(left.send(frames.iter().map(Vec::as_slice)).unwrap().accepted, 40);
+                    assert_eq!(left.counters().super_frames_sent - before.super_frames_sent, 1);
+                    let mut found = Vec::new();
+                    let mut batch = FrameBatch::new(8);
+                    while found.len() < frames.len() {
+                        timeout(Duration::from_secs(20), right.recv(&mut batch))
+                            .await
+                            .expect("frames arrive")
+                            .unwrap();
+                        found.extend(batch.frames().filter(|frame| frame.len() > 1300).map(<[u8]>::to_vec));
+                        batch.clear();
+                    }
+                    assert!(found == *frames, "cut by the kernel: {cut}");
+                    let whole = right.counters().super_frames_received - received.super_frames_received;
+                    assert_eq!(whole, u64::from(!cut));
+                }
+            };
+            exchange(false).await;
+            // Without segmentation offload the kernel cuts the super-frames itself, on the way out.
+            let off = ["-K", "left0", "tso", "off", "gso", "off", "tx-udp-segmentation", "off"];
+            if Command::new("ethtool").args(off).status().is_ok_and(|status| status.success()) {
+                exchange(true).await;
             }
         });
     });

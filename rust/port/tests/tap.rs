@@ -10,7 +10,9 @@ use common::{
     Namespace, frames, in_namespace, ip, skip,
     traffic::{STREAM, cable, runtime, tcp_both_ways},
 };
-use softlan_port::{FrameBatch, Interface, Port, PortError, TapDevice, TapOffloads};
+use softlan_port::{
+    FrameBatch, Interface, PacketOptions, PacketSocket, Port, PortError, TapDevice, TapOffloads,
+};
 use softlan_wire::Mac;
 use tokio::time::timeout;
 
@@ -95,6 +97,96 @@ fn tcp_between_two_taps_travels_as_super_frames() {
 }
 
 #[test]
+fn udp_between_two_taps_travels_as_super_frames() {
+    const NAME: &str = "udp_between_two_taps_travels_as_super_frames";
+    const BURSTS: usize = 50;
+    in_namespace(NAME, || {
+        let Some(near) = tap(NAME, "near", MAC, 1400) else { return };
+        if near.offloads() != TapOffloads::TcpAndUdp {
+            return skip(NAME, "this kernel has no UDP segmentation for TAPs");
+        }
+        let other = Namespace::new();
+        let far_mac = Mac::from_bytes([2, 0, 0x5e, 0x10, 0, 2]);
+        let far = other.run(move || TapDevice::create(Some("far"), far_mac, 1400).unwrap());
+        ip("addr add 10.77.0.1/24 dev near");
+        ip("addr add fd77::1/64 dev near nodad");
+        other.ip("addr add 10.77.0.2/24 dev far");
+        other.ip("addr add fd77::2/64 dev far nodad");
+
+        let (near, far, _) = cable(|| (near.into_port().unwrap(), far.into_port().unwrap()));
+        for address in ["10.77.0.2", "fd77::2"] {
+            let local = if address.contains(':') { "[fd77::1]:0" } else { "10.77.0.1:0" };
+            let address: std::net::IpAddr = address.parse().unwrap();
+            let hears = other.run(move || UdpSocket::bind((address, 0)).unwrap());
+            hears.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+            let socket = UdpSocket::bind(local).unwrap();
+            socket.connect((address, hears.local_addr().unwrap().port())).unwrap();
+            socket.send(b"hello").unwrap(); // neighbours are found before bursts
+            let mut buffer = [0; 2000];
+            assert_eq!(hears.recv(&mut buffer).unwrap(), 5);
+            segment(&socket, 1000);
+            let before = far.counters();
+            for burst in 0..BURSTS {
+                let bytes: Vec<u8> = (0..7500_usize).map(|at| (at / 1000 + burst) as u8).collect();
+                socket.send(&bytes).unwrap();
+                // All of them, in order, whole: the receiver is no part of the burst.
+                for part in 0..8_usize {
+                    let len = hears.recv(&mut buffer).unwrap();
+                    assert_eq!(len, if part == 7 { 500 } else { 1000 });
+                    assert!(buffer[..len].iter().all(|byte| *byte == (part + burst) as u8));
+                }
+            }
+            let after = far.counters();
+            assert!(after.super_frames_sent - before.super_frames_sent >= BURSTS as u64 / 2, "{after:?}");
+            assert_eq!(after.sent_failed, 0);
+        }
+        assert_eq!(near.counters().received_malformed, 0);
+    });
+}
+
+/// Makes each `send` on the socket a super-packet of datagrams of `size` bytes.
+fn segment(socket: &UdpSocket, size: libc::c_int) {
+    // SAFETY: the pointer and length are those of `size`.
+    let result = unsafe {
+        libc::setsockopt(socket.as_raw_fd(), libc::SOL_UDP, libc::UDP_SEGMENT, (&raw const size).cast(), 4)
+    };
+    assert_eq!(result, 0);
+}
+
+#[test]
+fn super_frames_written_to_a_tap_arrive_exactly() {
+    const NAME: &str = "super_frames_written_to_a_tap_arrive_exactly";
+    in_namespace(NAME, || {
+        let Some(device) = tap(NAME, "party0", MAC, 1400) else { return };
+        if device.offloads() != TapOffloads::TcpAndUdp {
+            return skip(NAME, "this kernel has no UDP segmentation for TAPs");
+        }
+        let runs = [frames::segments(40, 1300), frames::datagrams(40, 1300)];
+        let tags = [[0x81, 0, 0x60, 100], [0x88, 0xa8, 0, 7]];
+        let tagged = runs.iter().flat_map(|run| tags.map(|tag| frames::tagged(run, tag)));
+        runtime().block_on(async {
+            // What the kernel makes of them shows on the adapter itself, where a written frame comes in.
+            let packet = PacketSocket::open("party0", PacketOptions::default()).unwrap().into_port().unwrap();
+            let port = device.into_port().unwrap();
+            for frames in runs.iter().cloned().chain(tagged) {
+                let before = port.counters().super_frames_sent;
+                assert_eq!(port.send(frames.iter().map(Vec::as_slice)).unwrap().accepted, 40);
+                assert_eq!(port.counters().super_frames_sent, before + 1);
+                let mut found = Vec::new();
+                let mut batch = FrameBatch::new(0);
+                while found.len() < frames.len() {
+                    let more = timeout(Duration::from_secs(20), packet.recv(&mut batch));
+                    more.await.expect("frames arrive").unwrap();
+                    found.extend(batch.frames().filter(|frame| frame.len() > 1300).map(<[u8]>::to_vec));
+                    batch.clear();
+                }
+                assert!(found == frames);
+            }
+        });
+    });
+}
+
+#[test]
 fn udp_segmentation_offload_is_split() {
     const NAME: &str = "udp_segmentation_offload_is_split";
     in_namespace(NAME, || {
@@ -105,18 +197,7 @@ fn udp_segmentation_offload_is_split() {
         ip("addr add 10.77.0.1/24 dev party0");
         ip("neigh add 10.77.0.2 lladdr 02:00:5e:10:00:02 dev party0");
         let socket = UdpSocket::bind("10.77.0.1:0").unwrap();
-        let size: libc::c_int = 1000;
-        // SAFETY: the pointer and length are those of `size`.
-        let result = unsafe {
-            libc::setsockopt(
-                socket.as_raw_fd(),
-                libc::SOL_UDP,
-                libc::UDP_SEGMENT,
-                (&raw const size).cast(),
-                4,
-            )
-        };
-        assert_eq!(result, 0);
+        segment(&socket, 1000);
         runtime().block_on(async {
             let port = device.into_port().unwrap();
             socket.send_to(&[0x42; 7500], "10.77.0.2:9").unwrap();

@@ -8,6 +8,8 @@ pub mod checksum;
 mod headers;
 pub mod join;
 pub mod split;
+#[cfg(target_os = "linux")]
+pub(crate) mod taken;
 #[cfg(test)]
 mod tests;
 pub mod vnet;

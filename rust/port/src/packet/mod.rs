@@ -9,7 +9,7 @@ use std::{
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
     sync::{
         Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
+        atomic::{AtomicU32, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -23,7 +23,7 @@ use tokio::{
 
 use crate::{
     FrameBatch, Interface, InterfaceFacts, Port, PortCounters, PortCountersSnapshot, PortError, SendOutcome,
-    offload::{join::JoinKinds, max_frame_len},
+    offload::{max_frame_len, taken::Taken},
 };
 use receive::{Received, Receiver};
 
@@ -138,7 +138,7 @@ impl PacketSocket {
             fd,
             mtu: AtomicU32::new(self.facts.mtu),
             up: watch::Sender::new(true),
-            joins: AtomicBool::new(true),
+            taken: Taken::new(true),
             interface: self.interface,
             receiver: Mutex::new(Receiver::new()),
             counters: PortCounters::default(),
@@ -177,8 +177,8 @@ pub struct PacketPort {
     mtu: AtomicU32,
     /// Whether the interface was up when last looked at.
     up: watch::Sender<bool>,
-    /// The kernel takes super-frames, as far as is known.
-    joins: AtomicBool,
+    /// The super-frames the kernel takes.
+    taken: Taken,
     counters: PortCounters,
 }
 
@@ -262,11 +262,7 @@ impl Port for PacketPort {
 
     fn send<'a>(&self, frames: impl IntoIterator<Item = &'a [u8]>) -> Result<SendOutcome, PortError> {
         let max_frame = max_frame_len(self.mtu.load(Relaxed));
-        let kinds = if self.joins.load(Relaxed) { JoinKinds::ALL } else { JoinKinds::NONE };
-        let sent = send::send(self.fd.get_ref(), frames, max_frame, kinds, &self.counters);
-        if sent.no_super_frames {
-            self.joins.store(false, Relaxed);
-        }
+        let sent = send::send(self.fd.get_ref(), frames, max_frame, &self.taken, &self.counters);
         if sent.too_long || sent.down {
             self.look_at_mtu();
         }

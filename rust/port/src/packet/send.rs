@@ -10,7 +10,8 @@ use libc::{c_uint, iovec, mmsghdr};
 use crate::{
     MAX_FRAME_LEN, MIN_FRAME_LEN, PortCounters, SendOutcome,
     offload::{
-        join::{JoinKinds, Joiner, MAX_PARTS, Message},
+        join::{Joiner, MAX_PARTS, Message},
+        taken::Taken,
         vnet::VNET_HEADER_LEN,
     },
 };
@@ -30,20 +31,18 @@ pub(super) struct Sent {
     pub down: bool,
     /// The interface may have been removed.
     pub gone: bool,
-    /// The kernel did not understand a super-frame.
-    pub no_super_frames: bool,
 }
 
-/// Sends `frames`; those longer than `max_frame` bytes, and those of other `kinds`, are not joined.
+/// Sends `frames`; those longer than `max_frame` bytes, and kinds the kernel has not `taken`, are not joined.
 pub(super) fn send<'a>(
     fd: &OwnedFd,
     frames: impl IntoIterator<Item = &'a [u8]>,
     max_frame: usize,
-    kinds: JoinKinds,
+    taken: &Taken,
     counters: &PortCounters,
 ) -> Sent {
     let mut sent = Sent::default();
-    let mut joiner = Joiner::new(frames, max_frame, kinds);
+    let mut joiner = Joiner::new(frames, max_frame, taken.kinds());
     let mut messages: Vec<Message> = Vec::with_capacity(MESSAGES);
     let mut parts: Vec<&[u8]> = Vec::with_capacity(SLICES + MAX_PARTS);
     loop {
@@ -61,7 +60,7 @@ pub(super) fn send<'a>(
             }
         }
         if last || messages.len() == MESSAGES || parts.len() >= SLICES {
-            flush(fd, &messages, &parts, &mut sent, counters);
+            flush(fd, &messages, &parts, taken, &mut sent, counters);
             messages.clear();
             parts.clear();
         }
@@ -71,7 +70,14 @@ pub(super) fn send<'a>(
     }
 }
 
-fn flush(fd: &OwnedFd, messages: &[Message], parts: &[&[u8]], sent: &mut Sent, counters: &PortCounters) {
+fn flush(
+    fd: &OwnedFd,
+    messages: &[Message],
+    parts: &[&[u8]],
+    taken: &Taken,
+    sent: &mut Sent,
+    counters: &PortCounters,
+) {
     let mut vnets = [[0_u8; VNET_HEADER_LEN]; MESSAGES];
     for (vnet, message) in vnets.iter_mut().zip(messages) {
         *vnet = message.vnet.encode();
@@ -122,12 +128,12 @@ fn flush(fd: &OwnedFd, messages: &[Message], parts: &[&[u8]], sent: &mut Sent, c
         if error.raw_os_error() == Some(libc::EINTR) {
             continue;
         }
-        refuse(&error, &messages[done], sent, counters);
+        refuse(&error, &messages[done], taken, sent, counters);
         done += 1;
     }
 }
 
-fn refuse(error: &io::Error, message: &Message, sent: &mut Sent, counters: &PortCounters) {
+fn refuse(error: &io::Error, message: &Message, taken: &Taken, sent: &mut Sent, counters: &PortCounters) {
     let frames = message.frames;
     let counter = match error.raw_os_error() {
         Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM) => {
@@ -147,7 +153,9 @@ fn refuse(error: &io::Error, message: &Message, sent: &mut Sent, counters: &Port
             &counters.sent_failed
         }
         number => {
-            sent.no_super_frames |= message.header_len > 0 && number == Some(libc::EINVAL);
+            if number == Some(libc::EINVAL) {
+                taken.refused(message);
+            }
             &counters.sent_failed
         }
     };

@@ -73,3 +73,27 @@ pub fn segments(count: usize, size: usize) -> Vec<Vec<u8>> {
     };
     (0..count).map(segment).collect()
 }
+
+/// UDP datagrams over IPv4 of one flow, `count` of `size` payload bytes.
+pub fn datagrams(count: usize, size: usize) -> Vec<Vec<u8>> {
+    let datagram = |index: usize| {
+        let mut ip = vec![0x45, 0];
+        ip.extend(((28 + size) as u16).to_be_bytes());
+        ip.extend((1000 + index as u16).to_be_bytes());
+        ip.extend([0x40, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
+        let header = (!sum(&[&ip])).to_be_bytes();
+        ip[10..12].copy_from_slice(&header);
+        let len = ((8 + size) as u16).to_be_bytes();
+        let mut udp = [&[0x30, 0x39, 0, 80], len.as_slice(), &[0, 0]].concat();
+        udp.extend((0..size).map(|at| (at + index) as u8));
+        let whole = !sum(&[&ip[12..20], &[0, 17], &len, &udp]);
+        udp[6..8].copy_from_slice(&if whole == 0 { 0xffff } else { whole }.to_be_bytes());
+        [&[2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0], ip.as_slice(), &udp].concat()
+    };
+    (0..count).map(datagram).collect()
+}
+
+/// The frames behind a VLAN tag.
+pub fn tagged(frames: &[Vec<u8>], tag: [u8; 4]) -> Vec<Vec<u8>> {
+    frames.iter().map(|frame| [&frame[..12], &tag, &frame[12..]].concat()).collect()
+}
