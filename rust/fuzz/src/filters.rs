@@ -3,7 +3,7 @@
 //!
 //! Input: the frame.
 
-use etherparse::{NetSlice, SlicedPacket, TransportSlice};
+use etherparse::{LinkExtSlice, NetSlice, SlicedPacket, TransportSlice};
 use softlan_switch::{DropReason, Filters, Role, judge};
 use softlan_wire::{EthernetFrame, Mac, Runt, ethernet};
 
@@ -39,6 +39,10 @@ pub fn check(data: &[u8]) {
 /// What a strict parser reads whole must be judged by what it reads.
 fn stranger(data: &[u8], judged: Option<DropReason>) {
     let Ok(packet) = SlicedPacket::from_ethernet(data) else { return };
+    // MACsec, encrypted or not, is taken by none but a host that shares a key with the sender.
+    if packet.link_exts.iter().any(|ext| matches!(ext, LinkExtSlice::Macsec(_))) {
+        return;
+    }
     let Some(net) = &packet.net else { return };
     let v6 = match net {
         NetSlice::Ipv4(_) => false,
