@@ -191,7 +191,7 @@ def reassemblies() -> dict[str, bytes]:
 
 def rooms() -> dict[str, bytes]:
     """Settings, then events of two rooms."""
-    settings = bytes([8, 60, 0])
+    settings = bytes([8, 60, 0, 0])
 
     def plug(peer: int, mac: int, limit: int = 0, room: int = 0) -> bytes:
         return bytes([room << 3, peer, mac, limit, limit, limit])
