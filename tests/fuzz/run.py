@@ -1,4 +1,7 @@
-"""Fuzzes the Python side for so many seconds: `./dev fuzz control SECONDS`. Ends with 1 at the first finding, with what reproduces it."""
+"""Fuzzes the Python side for so many seconds, all targets or the named ones: `run.py SECONDS [TARGET ...]`, `./dev fuzz control SECONDS`.
+
+Ends with 1 at the first finding, with what reproduces it.
+"""
 
 from __future__ import annotations
 
@@ -37,11 +40,11 @@ def main() -> int:
     end = time.monotonic() + float(sys.argv[1] if len(sys.argv) > 1 else 60)
     ran: Counter[str] = Counter()
     while time.monotonic() < end:
-        for name, target in TARGETS.items():
+        for name in sys.argv[2:] or TARGETS:
             if time.monotonic() >= end:
                 break
             try:
-                fuzz(target, ran, name)
+                fuzz(TARGETS[name], ran, name)
             except Exception:
                 traceback.print_exc()
                 print(f"error: {name} broke a promise after {ran[name]} inputs", file=sys.stderr)

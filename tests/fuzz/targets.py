@@ -6,6 +6,7 @@ long as one likes. The Rust side's targets are in rust/fuzz.
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import json
 import ssl
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 from softlan import config
 from softlan.client.identity import hold_identity
 from softlan.control import messages
-from softlan.control.fields import Role
+from softlan.control.fields import FieldFault, Role
 from softlan.control.stream import LENGTH_SIZE, MAX_BODY, FrameDecoder, encode_frame
 from softlan.errors import ConfigError, RemoteProtocolError
 from softlan.relay.certificates import make_dev_certificate
@@ -215,3 +216,56 @@ TARGETS: dict[str, Target] = {
     "identity": (_spoilt(st.just(_IDENTITY)) | st.binary(max_size=200), check_identity),
     "certificates": (_spoilt(st.sampled_from([_DER, _PEM])) | st.binary(max_size=200), check_certificates),
 }
+
+
+def check_key(text: str) -> None:
+    """A key that is typed or stands in an invite is read or refused, without being repeated; what its token says likewise."""
+    from softlan.control import keys
+
+    key, refusal = None, ""
+    try:
+        key = keys.parse_key(text)
+    except ConfigError as error:
+        refusal = str(error)
+    assert len(text.strip()) < 4 or text.strip() not in refusal
+    if isinstance(key, keys.Invite):
+        assert len(key.secret("LAN")) == 32
+        try:
+            facts = keys.read_token(key.token)
+        except FieldFault:
+            return
+        assert facts.room == facts.room.upper()
+
+
+def check_invite(text: str) -> None:
+    """An invite link is read, and then prints as one that reads the same, or is refused."""
+    from softlan import invite
+
+    try:
+        read = invite.parse_invite(text)
+    except ConfigError:
+        return
+    assert invite.parse_invite(str(read)) == read
+
+
+def _genuine_keys() -> st.SearchStrategy[str]:
+    from softlan.control import keys
+
+    made = [
+        keys.issue(bytes(32), "LAN", role, expires=1, once=once) for role in Role for once in (False, True)
+    ]
+    return _spoilt(st.sampled_from(made).map(str.encode)).map(lambda key: key.decode("utf-8", "replace"))
+
+
+_LINKS = st.builds(
+    lambda relay, room, query: f"softlan://{relay}/{room}{query}",
+    st.from_regex(r"([a-z0-9.-]{1,20}|\[[0-9a-f:]{2,20}\])(:[0-9]{1,6})?", fullmatch=True),
+    st.from_regex(r"[A-Za-z0-9_%-]{0,34}", fullmatch=True),
+    st.from_regex(r"(\?(key|pin|name|x)=[^&# ]{0,50}(&(key|pin)=.{0,50})?)?", fullmatch=True),
+)
+
+# Parts of softlan that may not be there yet.
+if importlib.util.find_spec("softlan.control.keys"):
+    TARGETS["keys"] = (_genuine_keys() | st.text(max_size=60), check_key)
+if importlib.util.find_spec("softlan.invite"):
+    TARGETS["invite"] = (_LINKS | st.text(max_size=60), check_invite)
