@@ -145,7 +145,14 @@ def flows() -> dict[str, bytes]:
     def flow(shape: int, flags: int, size: int, length: int) -> bytes:
         return struct.pack(">BBIHHHB", shape, flags, 0xFFFFF000, 0xFFFE, size - 1, length, 3)
 
-    return {
+    # A bit of each field, with the checksums right again: of IPv4, of TCP behind it, of TCP behind IPv6.
+    fields = [(0b110, at) for at in (0, 15, 19, 20, 22, 26, 35, 40, 44, 46, 47, 49, 53, 58)]
+    fields += [(0b111, at) for at in (15, 21, 30, 55, 62, 66, 67, 69, 78)]
+    changed = {
+        f"field-{shape & 1}-{at}": flow(shape, 0x18, 1448, 9000) + bytes([3, 0x80, at, 0x40, 1])
+        for shape, at in fields
+    }
+    return changed | {
         "tcp4": flow(0b110, 0x18, 1448, 9000),
         "tcp6": flow(0b111, 0x18, 1428, 9000),
         "tcp4-fin": flow(0b000, 0x11, 1000, 60000),

@@ -1,7 +1,8 @@
 //! Joining frames: splitting what was joined gives every frame back, byte by byte and in order.
 //!
-//! Input: a flow (see [`Flow::read`]), then changes to its frames, 5 bytes each: which frame, where (2), what is xored in, and a byte
-//! whose lowest bit makes the checksums right again, and whose next drops, and next doubles the frame.
+//! Input: a flow (see [`Flow::read`]), then changes to its frames, 5 bytes each: which frame, where (2; the top bit: within
+//! the headers), what is xored in, and a byte whose lowest bit makes the checksums right again, and whose next drops, and next
+//! doubles the frame.
 
 use softlan_port::{
     FrameBatch, MAX_FRAME_LEN,
@@ -21,7 +22,10 @@ pub fn check(data: &[u8]) {
     let mut frames = Flow::read(&mut source).frames();
     while !source.is_empty() && !frames.is_empty() {
         let at = usize::from(source.byte()) % frames.len();
-        let place = usize::from(source.word()) % frames[at].len();
+        let place = match usize::from(source.word()) {
+            header if header & 0x8000 != 0 => (header & 0x7fff) % frames[at].len().min(80),
+            anywhere => anywhere % frames[at].len(),
+        };
         frames[at][place] ^= source.byte();
         let deed = source.byte();
         if deed & 1 != 0 {
@@ -36,11 +40,10 @@ pub fn check(data: &[u8]) {
     comes_back(&frames);
 }
 
-/// Joins `frames` in every way and splits the result.
+/// Joins `frames`, for a kernel that takes both kinds of super-frame and for one that takes one, and splits the result.
 pub fn comes_back(frames: &[Vec<u8>]) {
-    for kinds in
-        [JoinKinds::ALL, JoinKinds { tcp4: true, tcp6: false }, JoinKinds { tcp4: false, tcp6: true }]
-    {
+    let tcp4 = frames.len().is_multiple_of(2);
+    for kinds in [JoinKinds::ALL, JoinKinds { tcp4, tcp6: !tcp4 }] {
         let mut joiner = Joiner::new(frames.iter().map(Vec::as_slice), MAX_FRAME_LEN, kinds);
         let mut batch = FrameBatch::new(0);
         let (mut parts, mut count) = (Vec::new(), 0);
