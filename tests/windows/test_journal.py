@@ -2,9 +2,14 @@
 
 import json
 import os
+import tempfile
 from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
 
+import msgspec
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from memory_ip import MemoryWorld
 from scenarios import TAP
 
@@ -189,6 +194,73 @@ def test_a_journal_with_no_addresses_in_it_is_set_aside(undoer, tmp_path):
     (tmp_path / "1-aa.undo.json").write_text(json.dumps({"version": 1, "records": [record]}))
     assert recover(tmp_path, undoer) == 0
     assert files(tmp_path) == [".broken"]
+
+
+GENUINE = [msgspec.to_builtins(record) for record in RECORDS]
+INTERFACE = {"type": "interface", "luid": TAP, "family": 2}
+FORGED = [
+    # Opening the firewall: a public network made private.
+    {"type": "category", "network": "{5A7C00AA-1111-4222-8333-444455556666}", "before": 1, "after": 0},
+    {"type": "category", "network": "{5A7C00AA-1111-4222-8333-444455556666}", "before": 2, "after": 1},
+    # Switching on what the administrator has switched off.
+    {"type": "adapter", "instance": "PCI\\VEN_8086&DEV_15B8&SUBSYS_00008086&REV_00\\3&11583659&0&FE"},
+    {"type": "adapter", "instance": "ROOT\\SYSTEM\\0000"},
+    # Taking away the way to everywhere, or to a company's network.
+    {"type": "route", "luid": 1, "prefix": "0.0.0.0/0", "next_hop": "192.0.2.1"},
+    {"type": "route", "luid": 1, "prefix": "::/0", "next_hop": "fe80::1"},
+    {"type": "route", "luid": 1, "prefix": "10.0.0.0/8", "next_hop": "0.0.0.0"},
+    {"type": "route", "luid": 1, "prefix": "224.0.0.0/4", "next_hop": "192.0.2.1"},
+    {"type": "route", "luid": 1, "prefix": "192.0.2.1/32", "next_hop": "fe80::1"},
+    # Settings that no scope makes.
+    INTERFACE | {"before": {"mtu": 100}, "after": {"mtu": 1500}},
+    INTERFACE | {"before": {}, "after": {}},
+    INTERFACE | {"before": {"mtu": 1500, "metric": 1}, "after": {"mtu": 1400}},
+    INTERFACE | {"before": {"mtu": 1500}, "after": {"mtu": 1400, "metric": 1}},
+    INTERFACE
+    | {
+        "before": {"metric": 10_000, "automatic_metric": False},
+        "after": {"metric": 1, "automatic_metric": False},
+    },
+    INTERFACE
+    | {"before": {"metric": 5, "automatic_metric": True}, "after": {"metric": 1, "automatic_metric": True}},
+    INTERFACE | {"before": {"disable_default_routes": True}, "after": {"disable_default_routes": False}},
+]
+
+
+@pytest.mark.parametrize("forged", FORGED, ids=lambda record: record["type"])
+def test_what_softlan_never_writes_is_never_acted_on(world, undoer, tmp_path, forged):
+    def fail(*_):
+        pytest.fail("acted on a forged record")
+
+    undoer.undo = fail
+    (tmp_path / "1-aa.undo.json").write_text(json.dumps({"version": 1, "records": [*GENUINE, forged]}))
+    assert recover(tmp_path, undoer) == 0
+    assert files(tmp_path) == [".broken"]
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    st.lists(
+        st.sampled_from(GENUINE + FORGED).flatmap(
+            lambda record: st.fixed_dictionaries(
+                {
+                    name: st.just(value) | st.integers(-1, 2**64) | st.text(max_size=20) | st.none()
+                    for name, value in record.items()
+                }
+            )
+        ),
+        max_size=4,
+    ),
+    st.binary(max_size=3),
+)
+def test_any_journal_is_acted_on_or_set_aside(records, tail):
+    with tempfile.TemporaryDirectory() as place:
+        path = Path(place) / "1-aa.undo.json"
+        path.write_bytes(json.dumps({"version": 1, "records": records}).encode() + tail)
+        world = MemoryWorld()
+        world.reset()
+        recover(Path(place), Undoer(world.ip, sleep=lambda _: None))
+        assert files(Path(place)) in ([], [".broken"], [".json", ".lock"])
 
 
 def test_no_change_without_a_journal(world, undoer, tmp_path, monkeypatch):

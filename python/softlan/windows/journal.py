@@ -21,7 +21,7 @@ from softlan.files import try_lock, write_atomically
 from softlan.observe.events import Event
 from softlan.observe.logs import log_event
 from softlan.windows.errors import WindowsCallError
-from softlan.windows.undo import Outcome, RouteUndo, Undo, Undoer
+from softlan.windows.undo import Outcome, Undo, Undoer, check_is_own
 
 __all__ = ["Journal", "default_journal_directory", "recover"]
 
@@ -220,8 +220,7 @@ def _read(path: Path) -> list[Undo]:
     if content.version != _VERSION:
         raise ValueError(f"it has version {content.version}, only {_VERSION} is known here")
     for record in content.records:
-        if isinstance(record, RouteUndo):
-            record.route()  # Raises ValueError for text that is no address.
+        check_is_own(record)
     return content.records
 
 

@@ -6,6 +6,7 @@ as it is, and what is gone needs nothing. So a record may be taken back after a 
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from enum import StrEnum
@@ -25,6 +26,7 @@ __all__ = [
     "RouteUndo",
     "Undo",
     "Undoer",
+    "check_is_own",
 ]
 
 _ATTEMPTS = 3
@@ -102,6 +104,58 @@ class AdapterUndo(msgspec.Struct, frozen=True, tag="adapter", forbid_unknown_fie
 
 
 Undo: TypeAlias = InterfaceUndo | RouteUndo | CategoryUndo | AdapterUndo
+
+_MTUS = range(576, 65536)
+"""Bytes; Windows takes no IPv4 interface below 576."""
+_METRICS = range(10_000)
+"""Windows takes no metric above 9999."""
+_PUBLIC, _PRIVATE = 0, 1
+_PREFIXES = ("224.0.0.0/4", "255.255.255.255/32")
+_TAP_INSTANCE = re.compile(r"ROOT\\(NET|TAP[0-9]{4})\\[0-9]{4}", re.IGNORECASE)
+"""How Windows names adapters that no bus has found, as it does TAP-Windows6's."""
+
+
+def check_is_own(record: Undo) -> None:
+    """Hold a record that was read from a file to what softlan itself writes down.
+
+    The journal lies where any process of the user can write, and is acted on with administrator rights. So a record may only
+    say what one of softlan's could: what is left to who forges one is to undo such changes, not to make others.
+
+    Raises ValueError: softlan never writes this.
+    """
+    match record:
+        case InterfaceUndo(before=before, after=after):
+            is_own = _is_own_setting(before, after)
+        case RouteUndo():
+            route = record.route()
+            alone = route.prefix.prefixlen == route.prefix.max_prefixlen
+            is_own = alone or (str(route.prefix) in _PREFIXES and route.on_link)
+            is_own &= route.prefix.version == route.next_hop.version
+        case CategoryUndo():
+            # Taking back makes a private network public again, which opens nothing. The other way round would.
+            is_own = (record.before, record.after) == (_PUBLIC, _PRIVATE)
+        case AdapterUndo():
+            is_own = _TAP_INSTANCE.fullmatch(record.instance) is not None
+    if isinstance(record, InterfaceUndo | RouteUndo):
+        is_own &= record.luid in range(1 << 64)
+    if not is_own:
+        raise ValueError(f"softlan writes no record like this: {record}")
+
+
+def _is_own_setting(before: InterfaceSettings, after: InterfaceSettings) -> bool:
+    """Say whether the two are those of one of softlan's scopes: an MTU, a metric, or the refusal of default routes."""
+    nothing = InterfaceSettings()
+    if after == InterfaceSettings(mtu=after.mtu) != nothing:
+        own = before == InterfaceSettings(mtu=before.mtu)
+        return own and before.mtu in _MTUS and after.mtu in _MTUS
+    if after == InterfaceSettings(metric=after.metric, automatic_metric=False):
+        automatic = before.automatic_metric
+        own = before == InterfaceSettings(metric=before.metric, automatic_metric=automatic)
+        return own and automatic is not None and before.metric in _METRICS and after.metric in _METRICS
+    if after == InterfaceSettings(disable_default_routes=True):
+        refused = before.disable_default_routes
+        return refused is not None and before == InterfaceSettings(disable_default_routes=refused)
+    return False
 
 
 class Undoer:

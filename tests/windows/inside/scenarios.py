@@ -134,13 +134,16 @@ def pin(world, journal):
         check(world, lambda: relay_pin.state() is PinState.HELD)
         # The LAN behind the TAP has the relay's network, and a more specific route would be needed to beat the pin.
         lan = Route(TAP, IPv4Network("203.0.113.0/24"), NOWHERE)
-        with ScopedRoute(world.ip, journal, lan):
+        outside(world, world.ip.create_route, lan)
+        try:
             relay_pin.check()
             check(world, lambda: relay_pin.state() is PinState.HELD)
             outside(world, world.ip.delete_route, first)
             check(world, lambda: relay_pin.state() is PinState.THROUGH_ADAPTER)
             relay_pin.check()
             check(world, lambda: relay_pin.state() is PinState.HELD)
+        finally:
+            outside(world, world.ip.delete_route, lan)
         world.set_interface(ETHERNET, connected=False)
         world.set_interface(WIFI, connected=True)
         relay_pin.check()
