@@ -19,6 +19,7 @@ mod plain_udp;
 pub mod plane;
 pub mod queue;
 pub mod relay;
+mod room_events;
 pub mod tls;
 pub mod transport;
 

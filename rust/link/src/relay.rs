@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
-use softlan_switch::{Counters, DropReason, FloodKind, Limits, PlugError, Role, Settings, Switch, Verdict};
+use softlan_switch::{
+    Counters, DropReason, FloodKind, Limits, PlugError, Role, Settings, Switch, SwitchEvent, Verdict,
+};
 use softlan_wire::PeerId;
 use tokio::task::AbortHandle;
 
@@ -12,6 +14,7 @@ use crate::cable::{Cable, Clock, Inbound};
 use crate::connection::Connection;
 use crate::frame_log::{FrameAction, FrameLog};
 use crate::plane::DataPlane;
+use crate::room_events::Bell;
 
 /// Datagrams taken from one connection before the others get their turn.
 const BATCH: usize = 64;
@@ -39,6 +42,7 @@ pub struct Room {
     name: Arc<str>,
     clock: Clock,
     log: Arc<FrameLog>,
+    pub(crate) bell: Bell,
     state: Mutex<State>,
 }
 
@@ -54,12 +58,19 @@ impl Room {
     /// An empty room. `name` is for the frame log.
     pub fn new(name: &str, settings: Settings, log: Arc<FrameLog>) -> Arc<Self> {
         let state = State { switch: Switch::new(settings), cables: HashMap::new(), targets: Vec::new() };
-        Arc::new(Self { name: name.into(), clock: Clock::default(), log, state: Mutex::new(state) })
+        let bell = Bell::default();
+        Arc::new(Self { name: name.into(), clock: Clock::default(), log, bell, state: Mutex::new(state) })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         // Held for one frame's decision, never across an await. A panic inside would have to come from the switch itself.
         self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// What the switch has to tell now, and whether something is still going on whose end is to be told.
+    pub(crate) fn take_events(&self) -> (Vec<SwitchEvent>, bool) {
+        let mut state = self.state();
+        (state.switch.take_events(self.clock.now()), state.switch.is_restless())
     }
 
     /// Plugs a peer in: from now on its frames are forwarded, on `plane`, until the connection ends or it is unplugged.
@@ -97,6 +108,7 @@ impl Room {
         let mut state = self.state();
         state.switch.unplug(peer);
         state.cables.remove(&peer);
+        self.bell.ring();
     }
 
     /// Decides one frame and hands it to the cables of its targets. `datagram` is header and frame.
@@ -106,6 +118,9 @@ impl Room {
         let State { switch, cables, targets } = &mut *guard;
         targets.clear();
         let verdict = switch.forward(now, from, frame, targets);
+        if switch.has_events() {
+            self.bell.ring();
+        }
         for target in targets.iter() {
             if let Some(cable) = cables.get(target) {
                 cable.send(now, datagram.clone());
