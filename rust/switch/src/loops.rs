@@ -13,7 +13,6 @@
 //! peers show in turn, a refresh frame of the gateway's that somebody else brings. Memory is fixed; a frame costs
 //! one hash of its bytes, and only those that are flooded, or not their sender's to send, are looked at.
 
-use std::hash::{BuildHasher, Hasher};
 use std::time::Duration;
 
 use softlan_wire::{EthernetFrame, Mac, PeerId};
@@ -355,9 +354,7 @@ impl Loops {
     #[inline]
     fn hash_of(&self, frame: &[u8]) -> u64 {
         let len = frame.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
-        let mut hasher = self.hash.build_hasher();
-        hasher.write(&frame[..len]);
-        hasher.finish()
+        self.hash.digest(&frame[..len])
     }
 
     #[inline]
