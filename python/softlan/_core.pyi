@@ -318,13 +318,15 @@ class RoomEvent:
     @property
     def kind(
         self,
-    ) -> Literal["loop-found", "loop-gone", "storm-began", "storm-ended", "table-full", "table-eased"]: ...
+    ) -> Literal[
+        "loop-found", "echo-found", "loop-gone", "storm-began", "storm-ended", "table-full", "table-eased"
+    ]: ...
     @property
     def peers(self) -> list[int]:
         """The peer ids concerned: two of a loop, one of anything else; none for a storm of all peers together."""
     @property
     def mac(self) -> str | None:
-        """Of a loop found: the source of the frame that came back."""
+        """Of a loop or echo found: the source of the frame that came back."""
     @property
     def dropped(self) -> int:
         """Of a storm that ended: the frames dropped in it."""

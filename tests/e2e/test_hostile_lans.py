@@ -92,7 +92,10 @@ async def test_a_storm_is_contained_and_told(fresh_party: Party) -> None:
     try:
         began = await party.relay.program.event("room.storm", 10)
         assert began.fields["peers"] == [ben.peer_id]
-        assert "flood the room with broadcasts" in (await ben.program.event("session.notice", 5)).fields["message"]
+        assert (
+            "flood the room with broadcasts"
+            in (await ben.program.event("session.notice", 5)).fields["message"]
+        )
         # Everybody else: unicast and broadcasts, from a client and from the LAN.
         assert (await ann.ping(server, 20)).good
         assert (await server.ping(ann, 20)).good

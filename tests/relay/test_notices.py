@@ -39,6 +39,14 @@ def test_a_loop_names_both_peers_and_the_way_out():
     assert "peer 1 and peer 3" in gone.notice.reason
 
 
+def test_an_echo_accuses_nobody_of_a_bridge():
+    found = put_into_words(Said("echo-found", [1, 3], MAC), PRESENT)
+    assert "what one of client 1" in found.notice.reason
+    assert "connected" not in found.notice.reason
+    assert "virtual switch" in found.hint
+    assert put_into_words(Said("loop-gone", [1, 3]), PRESENT).key == found.key
+
+
 def test_a_storm_of_one_is_told_to_one_and_a_storm_of_all_to_all():
     one = put_into_words(Said("storm-began", [2]), PRESENT)
     assert one.tell == (2,)
@@ -52,10 +60,11 @@ def test_a_storm_of_one_is_told_to_one_and_a_storm_of_all_to_all():
 
 
 @pytest.mark.parametrize(
-    "kind", ["loop-found", "loop-gone", "storm-began", "storm-ended", "table-full", "table-eased"]
+    "kind",
+    ["loop-found", "echo-found", "loop-gone", "storm-began", "storm-ended", "table-full", "table-eased"],
 )
 def test_every_kind_makes_a_notice_that_can_be_sent(kind):
-    peers = [65534, 65535] if kind.startswith("loop") else [3]
+    peers = [65534, 65535] if kind.startswith(("loop", "echo")) else [3]
     trouble = put_into_words(Said(kind, peers, MAC, 2**60), PRESENT)
     assert decode_from_relay(encode(trouble.notice)) == trouble.notice
     assert (trouble.hint is None) == trouble.notice.over

@@ -33,6 +33,7 @@ class Trouble:
 
 _KINDS: Final[Mapping[str, tuple[str, Event]]] = {
     "loop-found": ("loop", Event.ROOM_LOOP),
+    "echo-found": ("loop", Event.ROOM_LOOP),
     "loop-gone": ("loop", Event.ROOM_CALM),
     "storm-began": ("storm", Event.ROOM_STORM),
     "storm-ended": ("storm", Event.ROOM_CALM),
@@ -51,7 +52,7 @@ def put_into_words(event: RoomEvent, present: Mapping[int, PeerFacts]) -> Troubl
     return Trouble(
         event=name,
         notice=Notice(topic=topic, reason=reason, peers=peers, over=is_over),
-        hint=None if is_over else _hint(topic, peers, present),
+        hint=None if is_over else _hint(event.kind, peers, present),
         tell=peers or tuple(present),
     )
 
@@ -61,6 +62,7 @@ _SENTENCES: Final = {
         "{who} are connected outside the room as well: frames (of {mac}) come back and would go round for ever;"
         " the copies are dropped"
     ),
+    "echo-found": "what one of {who} sends (as {mac}) comes back through the other; the copies are dropped",
     "loop-gone": "nothing comes back through {who} any more",
     "storm-began": "{who} flood the room with broadcasts; those above the limit are dropped",
     "storm-ended": "the flood of broadcasts from {who} is over; {dropped} frames were dropped",
@@ -71,12 +73,17 @@ _SENTENCES: Final = {
 }
 
 
-def _hint(topic: str, peers: tuple[int, ...], present: Mapping[int, PeerFacts]) -> str:
-    if topic == "storm":
+def _hint(kind: str, peers: tuple[int, ...], present: Mapping[int, PeerFacts]) -> str:
+    if kind == "echo-found":
+        return (
+            "look for a loop on the LAN behind the other, for a virtual switch that shows promiscuous ports their own"
+            " frames, or for a softlan adapter in a bridge"
+        )
+    if kind == "storm-began":
         return (
             "look for a loop or a broken machine behind it; --frame-log drops on the relay shows the frames"
         )
-    if topic == "table-full":
+    if kind == "table-full":
         return "a machine on that LAN makes addresses up, or the LAN is very large"
     if any(peer in present and present[peer].role is Role.GATEWAY for peer in peers):
         return "take the player's softlan adapter out of any bridge with the LAN, or unplug one of the two"

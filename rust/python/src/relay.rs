@@ -197,8 +197,9 @@ impl From<SwitchEvent> for PyRoomEvent {
         let both = |peers: (PeerId, PeerId)| vec![peers.0.value(), peers.1.value()];
         let one = |peer: Option<PeerId>| peer.map(PeerId::value).into_iter().collect();
         let (kind, peers, mac, dropped) = match event {
-            SwitchEvent::LoopFound { peers, source } => {
-                ("loop-found", both(peers), Some(source.to_string()), 0)
+            SwitchEvent::LoopFound { peers, source, is_mutual } => {
+                let kind = if is_mutual { "loop-found" } else { "echo-found" };
+                (kind, both(peers), Some(source.to_string()), 0)
             }
             SwitchEvent::LoopGone { peers } => ("loop-gone", both(peers), None, 0),
             SwitchEvent::StormBegan { peer } => ("storm-began", one(peer), None, 0),

@@ -16,6 +16,8 @@ pub enum SwitchEvent {
         peers: (PeerId, PeerId),
         /// The source of the frame that gave it away.
         source: Mac,
+        /// Whether frames come back through both. If not, what one of them sends comes back through the other, and the one may be innocent.
+        is_mutual: bool,
     },
     /// Nothing has come back for a while, or one of the two has left.
     LoopGone {

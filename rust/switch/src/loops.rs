@@ -255,11 +255,19 @@ impl Loops {
         }
         suspicion.evidence = suspicion.evidence.saturating_add(1);
         suspicion.last = now;
-        suspicion.is_mutual |= is_mutual;
+        if is_mutual && !suspicion.is_mutual {
+            suspicion.is_mutual = true;
+            if suspicion.is_told {
+                // What was told of one of them holds for both: it is told anew.
+                suspicion.is_told = false;
+                events.push(SwitchEvent::LoopGone { peers });
+            }
+        }
         let enough = if suspicion.is_mutual { ENOUGH } else { ENOUGH_OF_ONE };
         if suspicion.evidence >= enough && !suspicion.is_told {
             suspicion.is_told = true;
-            events.push(SwitchEvent::LoopFound { peers, source });
+            let is_mutual = suspicion.is_mutual;
+            events.push(SwitchEvent::LoopFound { peers, source, is_mutual });
         }
         self.block();
     }
