@@ -13,6 +13,7 @@ from softlan._core import Mac
 from softlan.config import (
     HostPort,
     Listen,
+    parse_frame_rate,
     parse_host_port,
     parse_listen,
     parse_rate,
@@ -22,7 +23,15 @@ from softlan.config import (
 )
 from softlan.errors import ConfigError
 
-PARSERS = [parse_listen, parse_host_port, parse_rate, parse_room, parse_seconds, parse_virtual_mac]
+PARSERS = [
+    parse_listen,
+    parse_host_port,
+    parse_frame_rate,
+    parse_rate,
+    parse_room,
+    parse_seconds,
+    parse_virtual_mac,
+]
 
 
 @pytest.mark.parametrize(
@@ -177,3 +186,16 @@ def test_as_click_types():
     assert "has no port" in refused.output
     assert "relay.example.org:443" in refused.output, "the hint is shown as well"
     assert "--it HOST:PORT" in run(config.HOST_PORT, None, "--help").output
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("500", 500), ("off", None), (" OFF ", None), ("1000000", 10**6)]
+)
+def test_frame_rates(text, expected):
+    assert parse_frame_rate(text) == expected
+
+
+@pytest.mark.parametrize("text", ["0", "1.5", "500kbit", "-1", "1000001", "", "many"])
+def test_not_frame_rates(text):
+    with pytest.raises(ConfigError):
+        parse_frame_rate(text)

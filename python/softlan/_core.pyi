@@ -32,6 +32,7 @@ __all__ = [
     "PluggedPeer",
     "Reassembler",
     "Room",
+    "RoomEvent",
     "TapDevice",
     "TransportSettings",
     "__version__",
@@ -271,7 +272,10 @@ class PluggedPeer:
 
 @final
 class Room:
-    """A switch. `filters_off` names filters not to apply (FILTER_NAMES)."""
+    """A switch. `filters_off` names filters not to apply (FILTER_NAMES).
+
+    `limit_storm` is in broadcasts and multicasts a second of all peers together; None is no limit.
+    """
 
     def __new__(
         cls,
@@ -281,6 +285,7 @@ class Room:
         filters_off: list[str] = ...,
         mac_age: float = 300.0,
         mac_capacity: int = 4096,
+        limit_storm: int | None = None,
     ) -> Room: ...
     def plug(
         self,
@@ -292,14 +297,38 @@ class Room:
         limit_total: int | None = None,
         limit_broadcast: int | None = None,
         limit_unknown: int | None = None,
+        limit_storm: int | None = None,
         malformed_limit: int = 64,
         malformed_code: int,
         malformed_reason: str,
     ) -> PluggedPeer:
         """Forward the peer's frames from now on. Limits are in bits per second; `mac` None means gateway.
 
+        `limit_storm` is in broadcasts and multicasts per second.
         Raise CoreError of kind plug if the id or MAC is in the room already.
         """
+    def next_events(self) -> Awaitable[list[RoomEvent]]:
+        """Wait for loops, storms and full tables to set in or end; for one task at a time."""
+
+@final
+class RoomEvent:
+    """What has set in or ended in a room."""
+
+    @property
+    def kind(
+        self,
+    ) -> Literal[
+        "loop-found", "echo-found", "loop-gone", "storm-began", "storm-ended", "table-full", "table-eased"
+    ]: ...
+    @property
+    def peers(self) -> list[int]:
+        """The peer ids concerned: two of a loop, one of anything else; none for a storm of all peers together."""
+    @property
+    def mac(self) -> str | None:
+        """Of a loop or echo found: the source of the frame that came back."""
+    @property
+    def dropped(self) -> int:
+        """Of a storm that ended: the frames dropped in it."""
 
 # Ports ----------------------------------------------------------------------------------------------------------------
 

@@ -57,6 +57,8 @@ def _print_relay(status: dict[str, Any]) -> None:
     for room in status.get("rooms", []):
         gateway = "with gateway" if room["gateway"] else "no gateway"
         click.echo(f"  room {room['code']}: MTU {room['tap_mtu']}, {gateway}")
+        for trouble in room.get("troubles", []):
+            click.echo(f"    warning: {trouble}")
         for peer in room["peers"]:
             who = f"{peer['role']} {peer['peer_id']} {peer['mac'] or ''}".rstrip()
             click.echo(f"    {who} at {peer['address']}, {peer['rtt_ms']} ms: {_traffic(peer['counters'])}")
@@ -68,6 +70,8 @@ def _print_session(status: dict[str, Any]) -> None:
     else:
         state = f"not connected to {status.get('relay')}, trying"
     click.echo(f"  {state}; interface {status.get('interface')}, MTU {status.get('tap_mtu')}")
+    for notice in status.get("notices", []):
+        click.echo(f"  warning: {notice}")
     click.echo(f"  {_traffic(status.get('counters', {}))}")
 
 

@@ -21,6 +21,7 @@ from softlan.errors import ConfigError
 
 __all__ = [
     "CONGESTION_CONTROLLERS",
+    "FRAME_RATE",
     "HOST_PORT",
     "LISTEN",
     "RATE",
@@ -30,6 +31,7 @@ __all__ = [
     "HostPort",
     "Listen",
     "option_type",
+    "parse_frame_rate",
     "parse_host_port",
     "parse_listen",
     "parse_rate",
@@ -118,6 +120,18 @@ def parse_rate(text: str) -> int | None:
     return rate
 
 
+def parse_frame_rate(text: str) -> int | None:
+    """Read a number of frames per second (`500`); `off` is None, no limit."""
+    if text.strip().lower() == "off":
+        return None
+    number, unit = _quantity(text)
+    if number is None or unit or number != int(number) or not 1 <= number <= 1_000_000:
+        raise ConfigError(
+            f"{text!r} is not a number of frames a second", hint="write it like 500 (1 to 1000000), or off"
+        )
+    return int(number)
+
+
 def parse_seconds(text: str) -> float:
     """Read a time (`5`, `2.5s`, `500ms`, `5min`) as seconds."""
     number, unit = _quantity(text)
@@ -162,6 +176,7 @@ def option_type(name: str, parse: Callable[[str], T]) -> Callable[[object], T]:
 
 LISTEN = option_type("address", parse_listen)
 HOST_PORT = option_type("host:port", parse_host_port)
+FRAME_RATE = option_type("frames", parse_frame_rate)
 RATE = option_type("rate", parse_rate)
 ROOM = option_type("room", parse_room)
 SECONDS = option_type("seconds", parse_seconds)

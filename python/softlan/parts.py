@@ -283,6 +283,7 @@ def _session_snapshot(part: Part) -> Mapping[str, Any]:
         "peer_id": welcome.peer_id if connected and welcome else None,
         "tap_mtu": welcome.tap_mtu if welcome else None,
         "joins": session.joins,
+        "notices": list(session.notices.values()),
         "rtt_ms": round(connection.rtt * 1000, 3) if connection else None,
         "datagram_budget": connection.max_datagram_size if connection else None,
         "relay_address": connection.remote_address if connection else None,

@@ -11,6 +11,7 @@ from softlan.control.codes import Code
 from softlan.control.messages import (
     Disconnect,
     Hello,
+    Notice,
     PeerFacts,
     PeerJoined,
     PeerLeft,
@@ -326,3 +327,26 @@ TYPES = ["hello", "welcome", "reject", "peer_joined", "peer_left", "stats", "dis
 def test_distorted_messages_parse_or_are_refused(base, changes, kind):
     fields = base | changes | ({"type": kind} if kind else {})
     never_anything_else(json.dumps(fields).encode("utf-8", "surrogatepass"))
+
+
+# Notice
+
+
+def test_a_notice_reads_and_holds_what_it_must():
+    said = Notice(topic="loop", reason="frames come back", peers=(1, 3))
+    assert decode_from_relay(encode(said)) == said
+    assert decode_from_relay(b'{"type": "notice", "topic": "new", "reason": "so", "more": 1}') == Notice(
+        topic="new", reason="so"
+    )
+    for fields in (
+        {"topic": "", "reason": "x"},
+        {"topic": "loop"},
+        {"topic": "loop", "reason": "x" * 501},
+        {"topic": "loop", "reason": "x", "peers": [0]},
+        {"topic": "loop", "reason": "x", "over": 1},
+    ):
+        refused(decode_from_relay, json.dumps({"type": "notice", **fields}).encode())
+
+
+def test_only_the_relay_gives_notice():
+    refused(decode_from_peer, encode(Notice(topic="loop", reason="x")))

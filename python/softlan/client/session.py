@@ -26,6 +26,7 @@ from softlan.control.messages import (
     PROTOCOL,
     Disconnect,
     Hello,
+    Notice,
     PeerJoined,
     PeerLeft,
     Reject,
@@ -59,6 +60,9 @@ _RECONNECT_S = 3.0
 _WELCOME_S = 10.0
 _BUDGET_S = 1.0
 """How long path MTU discovery may take before the hello goes out with what is known by then."""
+
+_MAX_NOTICES = 32
+"""Notices kept for `softlan status`."""
 
 _SILENCE_S = 1.0
 """Two keep-alives without an answer: time to try a second connection."""
@@ -127,6 +131,9 @@ class Session:
         self.welcome: Welcome | None = None
         self.relay_counters: dict[str, int] = {}
         self.joins = 0
+        self.notices: dict[tuple[str, tuple[int, ...]], str] = {}
+        """What the relay says is wrong now, by topic and peers."""
+
         self._handler = handler
         self._stopping = asyncio.Event()
         transport = TransportSettings(
@@ -355,6 +362,7 @@ class Session:
         finally:
             # Before a successor is entered too: who left the room in between must not be remembered.
             self.connection = None
+            self.notices.clear()
             self._handler.lost()
             await _cancel(listening, reporting, doubting, *([] if successor is None else [successor]))
             channel.connection.close(Code.GOODBYE.number, "")
@@ -418,6 +426,8 @@ class Session:
                         self._handler.peer_left(peer)
                     case Stats(counters=counters):
                         self.relay_counters = known_counters(counters)
+                    case Notice() as notice:
+                        self._note(notice)
                     case Disconnect() as said:
                         pass
                     case None:
@@ -434,6 +444,21 @@ class Session:
         if said.code.retry is Retry.NO:
             raise status.rejected_error(said)
         return said.reason or said.code.meaning
+
+    def _note(self, notice: Notice) -> None:
+        """Keep what the relay says is wrong until it says that it is over."""
+        key = notice.topic, notice.peers
+        if notice.over:
+            self.notices.pop(key, None)
+        elif len(self.notices) < _MAX_NOTICES or key in self.notices:
+            self.notices[key] = notice.reason
+        log_event(
+            logger,
+            Event.SESSION_CALM if notice.over else Event.SESSION_NOTICE,
+            f"the relay says: {notice.reason}",
+            topic=notice.topic,
+            peers=list(notice.peers),
+        )
 
     async def _report(self, channel: ControlChannel) -> None:
         """Send `stats` at the interval."""

@@ -27,8 +27,10 @@ __all__ = [
     "ResumeKey",
     "Role",
     "Seconds",
+    "Sentence",
     "Software",
     "TapMtu",
+    "Topic",
     "check_role_and_mac",
     "decode_custom",
     "encode_custom",
@@ -56,6 +58,8 @@ ResumeKey = Annotated[str, Meta(pattern=r"\A[0-9a-fA-F]{64}\Z")]
 Software = Annotated[str, Meta(max_length=64)]
 CounterName = Annotated[str, Meta(min_length=1, max_length=64)]
 CounterValue = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Topic = Annotated[str, Meta(min_length=1, max_length=32)]
+Sentence = Annotated[str, Meta(max_length=500)]
 Seconds = Annotated[float, Meta(ge=0)]
 
 

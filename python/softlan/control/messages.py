@@ -27,8 +27,10 @@ from softlan.control.fields import (
     ResumeKey,
     Role,
     Seconds,
+    Sentence,
     Software,
     TapMtu,
+    Topic,
     check_role_and_mac,
     decode_custom,
     encode_custom,
@@ -42,6 +44,7 @@ __all__ = [
     "ControlMessage",
     "Disconnect",
     "Hello",
+    "Notice",
     "PeerFacts",
     "PeerJoined",
     "PeerLeft",
@@ -182,7 +185,19 @@ class Disconnect(_Message, frozen=True, kw_only=True, tag="disconnect"):
     reason: str
 
 
-ControlMessage: TypeAlias = Hello | Welcome | Reject | PeerJoined | PeerLeft | Stats | Disconnect
+class Notice(_Message, frozen=True, kw_only=True, tag="notice"):
+    """relay -> peer: something in the room is wrong that concerns the peer, or is over (`over`).
+
+    `topic` and `peers` together tell notices apart: the end of one has the same as its beginning.
+    """
+
+    topic: Topic
+    reason: Sentence
+    peers: tuple[PeerId, ...] = ()
+    over: bool = False
+
+
+ControlMessage: TypeAlias = Hello | Welcome | Reject | PeerJoined | PeerLeft | Stats | Disconnect | Notice
 
 
 class _Envelope(Struct):
@@ -195,7 +210,7 @@ class _Envelope(Struct):
 _ENVELOPE = msgspec.json.Decoder(_Envelope)
 _DECODERS: dict[str, msgspec.json.Decoder[ControlMessage]] = {
     kind.__struct_config__.tag: msgspec.json.Decoder(kind, dec_hook=decode_custom)  # type: ignore[misc]
-    for kind in (Hello, Welcome, Reject, PeerJoined, PeerLeft, Stats, Disconnect)
+    for kind in (Hello, Welcome, Reject, PeerJoined, PeerLeft, Stats, Disconnect, Notice)
 }
 _ENCODER = msgspec.json.Encoder(enc_hook=encode_custom)
 
@@ -235,10 +250,10 @@ def decode_from_peer(body: bytes) -> Stats | Disconnect | None:
     return message
 
 
-def decode_from_relay(body: bytes) -> PeerJoined | PeerLeft | Stats | Disconnect | None:
+def decode_from_relay(body: bytes) -> PeerJoined | PeerLeft | Stats | Disconnect | Notice | None:
     """Read what the relay sends after its welcome; None for a type not known here, to be ignored."""
-    message = _decode(body, (PeerJoined, PeerLeft, Stats, Disconnect), ignore_unknown=True)
-    assert isinstance(message, PeerJoined | PeerLeft | Stats | Disconnect | None)
+    message = _decode(body, (PeerJoined, PeerLeft, Stats, Disconnect, Notice), ignore_unknown=True)
+    assert isinstance(message, PeerJoined | PeerLeft | Stats | Disconnect | Notice | None)
     return message
 
 

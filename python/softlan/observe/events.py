@@ -33,6 +33,10 @@ class Event(StrEnum):
     CERTIFICATE_FAILED = "certificate.failed", logging.ERROR
     ROOM_OPENED = "room.opened", logging.INFO
     ROOM_CLOSED = "room.closed", logging.INFO
+    ROOM_LOOP = "room.loop", logging.WARNING
+    ROOM_STORM = "room.storm", logging.WARNING
+    ROOM_CROWDED = "room.crowded", logging.WARNING
+    ROOM_CALM = "room.calm", logging.INFO
     HELLO_REJECTED = "hello.rejected", logging.WARNING
     CONNECTION_FAILED = "connection.failed", logging.INFO
 
@@ -52,6 +56,8 @@ class Event(StrEnum):
     SESSION_RETRY = "session.retry", logging.INFO
     SESSION_MOVED = "session.moved", logging.INFO
     SESSION_LEFT = "session.left", logging.INFO
+    SESSION_NOTICE = "session.notice", logging.WARNING
+    SESSION_CALM = "session.calm", logging.INFO
     SESSION_STATUS = "session.status", logging.INFO
     PATH_MTU = "path.mtu", logging.INFO
     SOCKET_PLAIN = "socket.plain", logging.WARNING

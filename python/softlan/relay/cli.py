@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from softlan._core import FILTER_NAMES
-from softlan.config import CONGESTION_CONTROLLERS, LISTEN, RATE, ROOM, SECONDS, Listen
+from softlan.config import CONGESTION_CONTROLLERS, FRAME_RATE, LISTEN, RATE, ROOM, SECONDS, Listen
 from softlan.errors import ConfigError, SoftlanError
 from softlan.observe.events import Event
 from softlan.observe.local import StatusServer
@@ -130,6 +130,13 @@ logger = logging.getLogger(__name__)
     "--limit-total", type=RATE, default="off", metavar="RATE", help="Everything of each client, or off."
 )
 @click.option(
+    "--limit-storm",
+    type=FRAME_RATE,
+    default="500",
+    metavar="FRAMES",
+    help="Broadcasts and multicasts a second of each client, or off; a gateway may have 4 times as many, a room 8 times.",
+)
+@click.option(
     "--malformed-limit",
     type=click.IntRange(1, 1_000_000),
     default=64,
@@ -195,6 +202,7 @@ def relay(
         limit_unknown=limit_unknown,
         limit_total=limit_total,
         idle_timeout_s=others["idle_timeout"],
+        limit_storm=others["limit_storm"],
         malformed_limit=others["malformed_limit"],
         filters_off=others["filters_off"],
         congestion=others["congestion"],

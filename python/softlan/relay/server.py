@@ -39,6 +39,7 @@ from softlan.observe.events import Event
 from softlan.observe.frames import follow_frame_log
 from softlan.observe.logs import log_event, tell_plain_socket
 from softlan.relay.certificates import ServerCertificate
+from softlan.relay.notices import put_into_words
 from softlan.relay.rooms import Admission, Member, Rejection, RoomPolicy, Rooms
 
 __all__ = ["Relay", "RelayConfig"]
@@ -49,9 +50,19 @@ _REJECT_LINGER_S = 1.0
 """How long a rejected peer has to take its reject before the connection is closed."""
 
 
+GATEWAY_STORM = 4
+"""A LAN says more than a player: hundreds of machines look for names and addresses."""
+
+ROOM_STORM = 8
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RelayConfig:
-    """How a relay behaves. `listen` is `IP:PORT`; limits are in bits per second, None is no limit."""
+    """How a relay behaves. `listen` is `IP:PORT`; limits are in bits per second, None is no limit.
+
+    `limit_storm` is in broadcasts and multicasts per second of each client; a gateway may have `GATEWAY_STORM` times as many, all of
+    a room together `ROOM_STORM` times.
+    """
 
     listen: str
     policy: RoomPolicy = field(default_factory=RoomPolicy)
@@ -62,6 +73,7 @@ class RelayConfig:
     limit_total: int | None = None
     limit_broadcast: int | None = None
     limit_unknown: int | None = None
+    limit_storm: int | None = None
     malformed_limit: int = 64
     filters_off: tuple[str, ...] = ()
     frame_log: str = "off"
@@ -90,6 +102,8 @@ class Relay:
         self._endpoint = endpoint
         self._rooms: Rooms[int] = Rooms(config.policy)
         self._switches: dict[str, Room] = {}
+        self._room_watches: dict[str, asyncio.Task[None]] = {}
+        self._troubles: dict[str, dict[tuple[str, tuple[int, ...]], str]] = {}
         self._peers: dict[int, _Peer] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._frame_log = FrameLog(config.frame_log, sample=config.frame_log_sample)
@@ -171,6 +185,7 @@ class Relay:
                     "code": room.code,
                     "tap_mtu": room.tap_mtu,
                     "gateway": room.gateway is not None,
+                    "troubles": list(self._troubles.get(room.code, {}).values()),
                     "peers": [self._peer_snapshot(peer) for peer in peers],
                 }
             )
@@ -191,10 +206,11 @@ class Relay:
             "reported": peer.reported,
         }
 
-    def _spawn(self, work: Any) -> None:
+    def _spawn(self, work: Any) -> asyncio.Task[None]:
         task: asyncio.Task[None] = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._done)
+        return task
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -284,9 +300,7 @@ class Relay:
         if admission.replaces is not None:
             self._replace(admission)
         if admission.room_is_new:
-            self._switches[admission.room] = Room(
-                admission.room, self._frame_log, filters_off=list(self.config.filters_off)
-            )
+            self._open_room(admission.room)
             log_event(
                 logger,
                 Event.ROOM_OPENED,
@@ -306,6 +320,7 @@ class Relay:
             limit_total=config.limit_total if hello.mac else None,
             limit_broadcast=config.limit_broadcast if hello.mac else None,
             limit_unknown=config.limit_unknown if hello.mac else None,
+            limit_storm=_times(config.limit_storm, 1 if hello.mac else GATEWAY_STORM),
             malformed_limit=config.malformed_limit,
             malformed_code=Code.MALFORMED_DATAGRAMS.number,
             malformed_reason=Code.MALFORMED_DATAGRAMS.meaning,
@@ -418,9 +433,48 @@ class Relay:
         )
         if departure.room_is_empty:
             del self._switches[departure.room]
+            self._troubles.pop(departure.room, None)
+            self._room_watches.pop(departure.room).cancel()
             log_event(
                 logger, Event.ROOM_CLOSED, f"room {departure.room} is empty and closed", room=departure.room
             )
+
+    # What the switches tell -------------------------------------------------------------------------------------------
+
+    def _open_room(self, code: str) -> None:
+        room = Room(
+            code,
+            self._frame_log,
+            filters_off=list(self.config.filters_off),
+            limit_storm=_times(self.config.limit_storm, ROOM_STORM),
+        )
+        self._switches[code] = room
+        self._room_watches[code] = self._spawn(self._watch_room(code, room))
+
+    async def _watch_room(self, code: str, switch: Room) -> None:
+        """Log what the room's switch finds wrong, and tell the peers concerned."""
+        troubles = self._troubles.setdefault(code, {})
+        while True:
+            events = await switch.next_events()
+            here = {p.member.peer_id: p for p in self._peers.values() if p.member.room == code}
+            for event in events:
+                trouble = put_into_words(event, {peer: here[peer].member.facts for peer in here})
+                log_event(
+                    logger,
+                    trouble.event,
+                    f"room {code}: {trouble.notice.reason}",
+                    room=code,
+                    topic=trouble.notice.topic,
+                    peers=list(trouble.notice.peers),
+                    **({} if trouble.hint is None else {"hint": trouble.hint}),
+                )
+                if trouble.notice.over:
+                    troubles.pop(trouble.key, None)
+                else:
+                    troubles[trouble.key] = trouble.notice.reason
+                for peer in trouble.tell:
+                    if peer in here:
+                        here[peer].channel.post(trouble.notice)
 
     # Books ------------------------------------------------------------------------------------------------------------
 
@@ -452,6 +506,10 @@ class Relay:
             for name, value in peer.plugged.counters().items():
                 totals[name] = totals.get(name, 0) + value
         return totals
+
+
+def _times(limit: int | None, factor: int) -> int | None:
+    return None if limit is None else limit * factor
 
 
 def _listen_hint(message: str) -> str | None:

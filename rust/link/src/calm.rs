@@ -23,8 +23,6 @@ const INITIAL_PACKETS: u64 = 10;
 const TARGET_PART: u32 = 4;
 const LEAST_TARGET: Duration = Duration::from_millis(1);
 const MOST_TARGET: Duration = Duration::from_millis(15);
-/// Bytes in flight at most: 20 Gbit/s over 100 ms. A path on which no queue ever shows, as loopback, would otherwise double the window without end.
-const MOST_WINDOW: u64 = 256 << 20;
 /// How long the shortest round trip is believed: a path may get longer, and others may fill its buffer for good.
 const BASE_MEMORY: Duration = Duration::from_secs(5);
 /// Round trips for which the queue is let run empty: one until the smaller window is felt, one to see the path alone.

@@ -19,6 +19,7 @@ pub mod frame_log;
 pub mod plane;
 pub mod queue;
 pub mod relay;
+mod room_events;
 pub mod tls;
 pub mod transport;
 mod udp;

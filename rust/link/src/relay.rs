@@ -5,13 +5,16 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
-use softlan_switch::{Counters, DropReason, FloodKind, Limits, PlugError, Role, Settings, Switch, Verdict};
+use softlan_switch::{
+    Counters, DropReason, FloodKind, Limits, PlugError, Role, Settings, Switch, SwitchEvent, Verdict,
+};
 use softlan_wire::PeerId;
 
 use crate::cable::{Cable, Clock, Inbound};
 use crate::connection::Connection;
 use crate::engine::link::{Link, Sink};
 use crate::frame_log::{FrameAction, FrameLog};
+use crate::room_events::Bell;
 
 /// What the control plane decided about one peer.
 #[derive(Debug, Clone)]
@@ -36,6 +39,7 @@ pub struct Room {
     name: Arc<str>,
     clock: Clock,
     log: Arc<FrameLog>,
+    pub(crate) bell: Bell,
     state: Mutex<State>,
 }
 
@@ -51,12 +55,19 @@ impl Room {
     /// An empty room. `name` is for the frame log.
     pub fn new(name: &str, settings: Settings, log: Arc<FrameLog>) -> Arc<Self> {
         let state = State { switch: Switch::new(settings), cables: HashMap::new(), targets: Vec::new() };
-        Arc::new(Self { name: name.into(), clock: Clock::default(), log, state: Mutex::new(state) })
+        let bell = Bell::default();
+        Arc::new(Self { name: name.into(), clock: Clock::default(), log, bell, state: Mutex::new(state) })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Held for one frame's decision, never across an await. A panic inside would have to come from the switch itself.
+        // Held for one batch, never across an await. A panic inside would have to come from the switch itself.
         self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// What the switch has to tell now, and whether something is still going on whose end is to be told.
+    pub(crate) fn take_events(&self) -> (Vec<SwitchEvent>, bool) {
+        let mut state = self.state();
+        (state.switch.take_events(self.clock.now()), state.switch.is_restless())
     }
 
     /// Plugs a peer in: from now on its frames are forwarded, until the connection ends or it is unplugged.
@@ -94,6 +105,7 @@ impl Room {
         if state.cables.get(&peer).is_some_and(|present| Arc::ptr_eq(present, cable)) {
             state.switch.unplug(peer);
             state.cables.remove(&peer);
+            self.bell.ring();
         }
     }
 
@@ -102,6 +114,9 @@ impl Room {
         let State { switch, cables, targets } = state;
         targets.clear();
         let verdict = switch.forward(now, from, frame, targets);
+        if switch.has_events() {
+            self.bell.ring();
+        }
         for target in targets.iter() {
             if let Some(cable) = cables.get(target) {
                 cable.send(now, datagram.clone());

@@ -8,7 +8,7 @@ use pyo3::types::PyTuple;
 use pyo3_async_runtimes::tokio::future_into_py;
 use softlan_link::frame_log::FrameAction;
 use softlan_link::{FrameLog, FrameLogMode, FrameRecord, PeerOptions, PluggedPeer, Room};
-use softlan_switch::{Filters, Limits, Rate, Role, Settings};
+use softlan_switch::{Filters, Limits, Rate, Role, Settings, SwitchEvent};
 use softlan_wire::PeerId;
 
 use crate::convert::{core_error, counters, seconds, value_error};
@@ -19,6 +19,7 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<PyFrameLog>()?;
     module.add_class::<PyFrameRecord>()?;
     module.add_class::<PyRoom>()?;
+    module.add_class::<PyRoomEvent>()?;
     module.add_class::<PyPluggedPeer>()?;
     module.add("FILTER_NAMES", PyTuple::new(module.py(), Filters::NAMES)?)
 }
@@ -117,13 +118,14 @@ pub struct PyRoom(Arc<Room>);
 #[pymethods]
 impl PyRoom {
     #[new]
-    #[pyo3(signature = (name, frame_log, *, filters_off=vec![], mac_age=300.0, mac_capacity=4096))]
+    #[pyo3(signature = (name, frame_log, *, filters_off=vec![], mac_age=300.0, mac_capacity=4096, limit_storm=None))]
     fn new(
         name: &str,
         frame_log: &PyFrameLog,
         filters_off: Vec<String>,
         mac_age: f64,
         mac_capacity: usize,
+        limit_storm: Option<u32>,
     ) -> PyResult<Self> {
         let mut filters = Filters::default();
         for filter in &filters_off {
@@ -134,12 +136,13 @@ impl PyRoom {
                 )));
             }
         }
-        let settings = Settings { filters, mac_age: seconds(mac_age)?, mac_cap: mac_capacity };
+        let settings =
+            Settings { filters, mac_age: seconds(mac_age)?, mac_cap: mac_capacity, storm: limit_storm };
         Ok(Self(Room::new(name, settings, frame_log.0.clone())))
     }
 
     #[pyo3(signature = (connection, peer_id, *, mac, takes_fragments=true, limit_total=None, limit_broadcast=None,
-        limit_unknown=None, malformed_limit=64, malformed_code, malformed_reason))]
+        limit_unknown=None, limit_storm=None, malformed_limit=64, malformed_code, malformed_reason))]
     #[allow(clippy::too_many_arguments)]
     fn plug(
         &self,
@@ -150,6 +153,7 @@ impl PyRoom {
         limit_total: Option<u64>,
         limit_broadcast: Option<u64>,
         limit_unknown: Option<u64>,
+        limit_storm: Option<u32>,
         malformed_limit: u32,
         malformed_code: u32,
         malformed_reason: String,
@@ -161,6 +165,7 @@ impl PyRoom {
                 total: limit_total.map(Rate::with_default_burst),
                 broadcast: limit_broadcast.map(Rate::with_default_burst),
                 unknown: limit_unknown.map(Rate::with_default_burst),
+                storm: limit_storm,
             },
             takes_fragments,
             malformed_limit,
@@ -168,6 +173,47 @@ impl PyRoom {
         };
         let plugged = self.0.plug(&connection.0, options);
         plugged.map(PyPluggedPeer).map_err(|error| core_error("plug", error))
+    }
+
+    fn next_events<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let room = self.0.clone();
+        future_into_py(py, async move {
+            Ok(room.next_events().await.into_iter().map(PyRoomEvent::from).collect::<Vec<_>>())
+        })
+    }
+}
+
+#[pyclass(name = "RoomEvent", frozen, get_all, module = "softlan._core")]
+pub struct PyRoomEvent {
+    kind: &'static str,
+    peers: Vec<u16>,
+    mac: Option<String>,
+    dropped: u64,
+}
+
+impl From<SwitchEvent> for PyRoomEvent {
+    fn from(event: SwitchEvent) -> Self {
+        let both = |peers: (PeerId, PeerId)| vec![peers.0.value(), peers.1.value()];
+        let one = |peer: Option<PeerId>| peer.map(PeerId::value).into_iter().collect();
+        let (kind, peers, mac, dropped) = match event {
+            SwitchEvent::LoopFound { peers, source, is_mutual } => {
+                let kind = if is_mutual { "loop-found" } else { "echo-found" };
+                (kind, both(peers), Some(source.to_string()), 0)
+            }
+            SwitchEvent::LoopGone { peers } => ("loop-gone", both(peers), None, 0),
+            SwitchEvent::StormBegan { peer } => ("storm-began", one(peer), None, 0),
+            SwitchEvent::StormEnded { peer, dropped } => ("storm-ended", one(peer), None, dropped),
+            SwitchEvent::TableFull { peer } => ("table-full", vec![peer.value()], None, 0),
+            SwitchEvent::TableEased { peer } => ("table-eased", vec![peer.value()], None, 0),
+        };
+        Self { kind, peers, mac, dropped }
+    }
+}
+
+#[pymethods]
+impl PyRoomEvent {
+    fn __repr__(&self) -> String {
+        format!("RoomEvent(kind={:?}, peers={:?})", self.kind, self.peers)
     }
 }
 

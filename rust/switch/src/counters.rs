@@ -55,8 +55,16 @@ drop_reasons! {
     Dhcpv6Server: "dhcpv6-server", "drop_dhcpv6_server";
     /// A client announcing itself as an IPv6 router.
     RouterAdvertisement: "router-advertisement", "drop_router_advertisement";
+    /// ARP or RARP that names another's address as its sender's.
+    ArpSpoof: "arp-spoof", "drop_arp_spoof";
+    /// IPv6 neighbour discovery that names another's address as its sender's.
+    NdSpoof: "nd-spoof", "drop_nd_spoof";
+    /// The frame came back: two peers are connected outside the room as well.
+    Loop: "loop", "drop_loop";
     /// The destination is on the sender's own side of the switch.
     SamePort: "same-port", "drop_same_port";
+    /// More broadcasts and multicasts a second than the sender, or the room, may have.
+    Storm: "storm", "drop_storm";
     /// Over the sender's limit for everything.
     LimitTotal: "limit-total", "drop_limit_total";
     /// Over the sender's limit for broadcast and multicast.
@@ -163,6 +171,8 @@ counters! {
     fragments_received;
     /// Fragments among the datagrams sent.
     fragments_sent;
+    /// Frames of a gateway's new stations that found the room's address table full. The frames themselves passed.
+    mac_table_full;
 }
 
 impl Counters {
@@ -171,6 +181,11 @@ impl Counters {
     pub fn add_received(&self, frames: u64, bytes: u64) {
         self.frames_received.fetch_add(frames, Relaxed);
         self.bytes_received.fetch_add(bytes, Relaxed);
+    }
+
+    /// Counts a frame of a station that found the address table full.
+    pub fn add_mac_table_full(&self) {
+        self.mac_table_full.fetch_add(1, Relaxed);
     }
 
     /// Counts frames sent, and their bytes.
@@ -248,8 +263,9 @@ mod tests {
         counters.add_datagrams_received(3, 4);
         counters.add_datagrams_sent(5, 6);
         counters.add_drops(DropReason::SourceForeign, 7);
+        counters.add_mac_table_full();
         let entries: Vec<_> = counters.snapshot().entries().collect();
-        assert_eq!(entries.len(), 8 + DropReason::COUNT);
+        assert_eq!(entries.len(), 9 + DropReason::COUNT);
         let mut shown: Vec<_> = entries.iter().filter(|(_, value)| *value > 0).copied().collect();
         shown.sort_unstable();
         let expected = [
@@ -262,6 +278,7 @@ mod tests {
             ("fragments_sent", 6),
             ("frames_received", 1),
             ("frames_sent", 2),
+            ("mac_table_full", 1),
         ];
         assert_eq!(shown, expected);
         assert_eq!(entries.iter().map(|(name, _)| name).collect::<HashSet<_>>().len(), entries.len());

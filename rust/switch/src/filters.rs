@@ -27,18 +27,17 @@ pub struct Filters {
     pub dhcpv6_server: bool,
     /// IPv6 router advertisements from clients.
     pub router_advertisement: bool,
+    /// ARP and RARP whose sender address is another's: of a client not its own, from the LAN a client's.
+    pub arp_spoof: bool,
+    /// IPv6 neighbour discovery that names another's address as its sender's.
+    pub nd_spoof: bool,
+    /// Frames that come back because two peers are connected outside the room as well.
+    pub loops: bool,
 }
 
 impl Default for Filters {
     fn default() -> Self {
-        Self {
-            jumbo: true,
-            source_check: true,
-            switch_control: true,
-            dhcp_server: true,
-            dhcpv6_server: true,
-            router_advertisement: true,
-        }
+        Self::ALL
     }
 }
 
@@ -53,9 +52,31 @@ pub fn judge(filters: &Filters, role: Role, frame: &EthernetFrame<'_>, len: usiz
 }
 
 impl Filters {
+    /// Every filter on.
+    pub const ALL: Self = Self {
+        jumbo: true,
+        source_check: true,
+        switch_control: true,
+        dhcp_server: true,
+        dhcpv6_server: true,
+        router_advertisement: true,
+        arp_spoof: true,
+        nd_spoof: true,
+        loops: true,
+    };
+
     /// The filters' names, as settings use them.
-    pub const NAMES: [&'static str; 6] =
-        ["jumbo", "source-check", "switch-control", "dhcp-server", "dhcpv6-server", "router-advertisement"];
+    pub const NAMES: [&'static str; 9] = [
+        "jumbo",
+        "source-check",
+        "switch-control",
+        "dhcp-server",
+        "dhcpv6-server",
+        "router-advertisement",
+        "arp-spoof",
+        "nd-spoof",
+        "loop",
+    ];
 
     /// Switches the filter of that name off; `false` when there is none.
     pub fn switch_off(&mut self, name: &str) -> bool {
@@ -66,6 +87,9 @@ impl Filters {
             "dhcp-server" => &mut self.dhcp_server,
             "dhcpv6-server" => &mut self.dhcpv6_server,
             "router-advertisement" => &mut self.router_advertisement,
+            "arp-spoof" => &mut self.arp_spoof,
+            "nd-spoof" => &mut self.nd_spoof,
+            "loop" => &mut self.loops,
             _ => return false,
         };
         *filter = false;
@@ -126,6 +150,9 @@ mod tests {
         dhcp_server: false,
         dhcpv6_server: false,
         router_advertisement: false,
+        arp_spoof: false,
+        nd_spoof: false,
+        loops: false,
     };
 
     fn frame(destination: [u8; 6], from_type: &[u8], len: usize) -> Vec<u8> {

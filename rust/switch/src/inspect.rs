@@ -21,6 +21,8 @@ pub(crate) enum Suspect {
 }
 
 const PROTOCOL_UDP: u8 = 17;
+/// ICMPv6's number as a next header (RFC 4443, 2.1).
+pub(crate) const ICMPV6: u8 = 58;
 /// UDP ports of DHCP servers and clients (RFC 2131, 4.1).
 const DHCP_SERVER_TO_CLIENT: (u16, u16) = (67, 68);
 /// UDP ports of DHCPv6 servers and clients (RFC 8415, 7.2).
@@ -72,16 +74,53 @@ fn inspect_ipv4(packet: &[u8]) -> Option<Suspect> {
     }
 }
 
-/// IPv6 (RFC 8200) with its extension headers, as RFC 7113 asks of a router advertisement guard: the chain is followed to
-/// its end whatever stands in it, and a packet that does not show it whole is suspect.
+/// IPv6, as RFC 7113 asks of a router advertisement guard: the chain is followed to its end whatever stands in it, and a
+/// packet that does not show it whole is suspect.
 #[inline]
 fn inspect_ipv6(packet: &[u8]) -> Option<Suspect> {
+    match upper_layer(packet) {
+        Upper::Protocol { number: ICMPV6, payload, .. } => {
+            (payload.first().is_none_or(|kind| *kind == ROUTER_ADVERTISEMENT))
+                .then_some(Suspect::RouterAdvertisement)
+        }
+        Upper::Protocol { number: PROTOCOL_UDP, payload, .. } => (ports(payload)
+            .is_none_or(|ports| ports == DHCPV6_SERVER_TO_CLIENT))
+        .then_some(Suspect::Dhcpv6Server),
+        // TCP, no next header (59), encrypted (50), whatever: nothing that is looked for. A later fragment is nothing
+        // without the first one, which must show the whole chain (RFC 7112) and is judged.
+        Upper::Protocol { .. } | Upper::LaterFragment => None,
+        Upper::Cut => Some(Suspect::CutIpv6),
+    }
+}
+
+/// What the header chain of an IPv6 packet leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Upper<'a> {
+    /// A protocol that is no extension header, and what it carries; in the first of several fragments as much as is there.
+    Protocol {
+        /// The protocol's number.
+        number: u8,
+        /// What follows, within the packet's own length.
+        payload: &'a [u8],
+        /// Whether the chain has a fragment header.
+        is_fragment: bool,
+    },
+    /// A fragment that is not the first.
+    LaterFragment,
+    /// The chain ends before the protocol is known, or never.
+    Cut,
+}
+
+/// Follows the extension headers of an IPv6 packet (RFC 8200).
+#[inline]
+pub(crate) fn upper_layer(packet: &[u8]) -> Upper<'_> {
     let Some((header, rest)) = packet.split_first_chunk::<IPV6_HEADER_LEN>() else {
-        return Some(Suspect::CutIpv6);
+        return Upper::Cut;
     };
     let payload_len = usize::from(u16::from_be_bytes([header[4], header[5]]));
     let mut rest = &rest[..payload_len.min(rest.len())];
     let mut next = header[6];
+    let mut is_fragment = false;
     // One more turn than extensions, for what they lead to.
     for _ in 0..=MAX_EXTENSIONS {
         let len = match next {
@@ -94,29 +133,24 @@ fn inspect_ipv6(packet: &[u8]) -> Option<Suspect> {
             // Authentication header: length in 4 bytes, the first two not counted (RFC 4302, 2.2).
             51 => rest.get(1).map(|units| (usize::from(*units) + 2) * 4),
             44 => match rest.first_chunk::<8>() {
-                // A later fragment: nothing without the first one, which must show the whole chain (RFC 7112) and is judged.
-                Some(fragment) if u16::from_be_bytes([fragment[2], fragment[3]]) >> 3 != 0 => return None,
-                Some(_) => Some(8),
+                Some(fragment) if u16::from_be_bytes([fragment[2], fragment[3]]) >> 3 != 0 => {
+                    return Upper::LaterFragment;
+                }
+                Some(_) => {
+                    is_fragment = true;
+                    Some(8)
+                }
                 None => None,
             },
-            58 => {
-                return (rest.first().is_none_or(|kind| *kind == ROUTER_ADVERTISEMENT))
-                    .then_some(Suspect::RouterAdvertisement);
-            }
-            PROTOCOL_UDP => {
-                return (ports(rest).is_none_or(|ports| ports == DHCPV6_SERVER_TO_CLIENT))
-                    .then_some(Suspect::Dhcpv6Server);
-            }
-            // TCP, no next header (59), encrypted (50), whatever: nothing that is looked for.
-            _ => return None,
+            number => return Upper::Protocol { number, payload: rest, is_fragment },
         };
         let Some((extension, behind)) = len.and_then(|len| rest.split_at_checked(len)) else {
-            return Some(Suspect::CutIpv6);
+            return Upper::Cut;
         };
         next = extension[0];
         rest = behind;
     }
-    Some(Suspect::CutIpv6)
+    Upper::Cut
 }
 
 /// Source and destination port of a UDP datagram (RFC 768), if they are there.

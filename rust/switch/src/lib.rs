@@ -6,15 +6,20 @@
 //! and the names of the reasons are those of `docs/protocol.md`.
 #![forbid(unsafe_code)]
 
+mod claims;
 pub mod counters;
+pub mod events;
 pub mod filters;
 mod hash;
 mod inspect;
 pub mod limits;
+mod loops;
+mod storm;
 pub mod switch;
 pub mod table;
 
 pub use counters::{Counters, CountersSnapshot, DropReason};
+pub use events::SwitchEvent;
 pub use filters::{Filters, judge};
 pub use limits::{Limits, Rate, TokenBucket};
 pub use switch::{FloodKind, PlugError, Role, Settings, Switch, Verdict};

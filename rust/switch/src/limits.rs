@@ -33,6 +33,8 @@ pub struct Limits {
     pub broadcast: Option<Rate>,
     /// Unicast to stations the switch does not know, which floods as well.
     pub unknown: Option<Rate>,
+    /// Broadcasts and multicasts a second, in frames; as many may come at once.
+    pub storm: Option<u32>,
 }
 
 /// A token bucket, full at first.
@@ -222,7 +224,8 @@ mod tests {
 
     #[test]
     fn what_one_limit_refuses_costs_the_other_nothing() {
-        let limits = Limits { total: Some(rate(0, 2000)), broadcast: Some(rate(0, 1000)), unknown: None };
+        let limits =
+            Limits { total: Some(rate(0, 2000)), broadcast: Some(rate(0, 1000)), ..Limits::default() };
         let mut buckets = Buckets::new(START, limits);
         assert_eq!(buckets.judge(START, Class::Group, 1000), None);
         for _ in 0..10 {
@@ -233,7 +236,7 @@ mod tests {
         assert_eq!(buckets.judge(START, Class::Group, 1000), Some(DropReason::LimitTotal));
         assert_eq!(buckets.judge(START, Class::Unknown, 1000), Some(DropReason::LimitTotal));
 
-        let limits = Limits { total: Some(rate(0, 1000)), unknown: Some(rate(0, 3000)), broadcast: None };
+        let limits = Limits { total: Some(rate(0, 1000)), unknown: Some(rate(0, 3000)), ..Limits::default() };
         let mut buckets = Buckets::new(START, limits);
         assert_eq!(buckets.judge(START, Class::Group, 1000), None);
         assert_eq!(buckets.judge(START, Class::Unknown, 1000), Some(DropReason::LimitTotal));

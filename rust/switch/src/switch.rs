@@ -3,12 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use softlan_wire::{EthernetFrame, IdentityError, Mac, PeerId};
+use softlan_wire::{EtherType, EthernetFrame, IdentityError, Mac, PeerId};
 use thiserror::Error;
 
+use crate::claims;
 use crate::counters::{Counters, DropReason};
+use crate::events::{EventQueue, SwitchEvent};
 use crate::filters::Filters;
 use crate::limits::{Buckets, Class, Limits};
+use crate::loops::{Loops, Seen};
+use crate::storm::{Gust, StormControl};
 use crate::table::{Heard, MacTable};
 
 /// How a switch behaves.
@@ -20,13 +24,18 @@ pub struct Settings {
     pub mac_age: Duration,
     /// How many learned stations are remembered at most; 4096 by default.
     pub mac_cap: usize,
+    /// Broadcasts and multicasts a second of all peers together; `None`, the default, is no limit.
+    pub storm: Option<u32>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { filters: Filters::default(), mac_age: Duration::from_secs(300), mac_cap: 4096 }
+        Self { filters: Filters::default(), mac_age: Duration::from_secs(300), mac_cap: 4096, storm: None }
     }
 }
+
+/// The table has room again when nothing has found it full for so long.
+const TABLE_QUIET: Duration = Duration::from_secs(60);
 
 /// What a peer is in the room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,12 +110,19 @@ pub struct Switch {
     peers: Vec<PeerId>,
     /// What belongs to the peer at the same place of `peers`.
     members: Vec<Member>,
+    /// All peers together.
+    storm: StormControl,
+    loops: Loops,
+    /// The gateway that found the table full, and when it did last.
+    table_full: Option<(PeerId, Duration)>,
+    events: EventQueue,
 }
 
 #[derive(Debug)]
 struct Member {
     role: Role,
     buckets: Buckets,
+    storm: StormControl,
     counters: Arc<Counters>,
 }
 
@@ -118,6 +134,10 @@ impl Switch {
             table: MacTable::new(settings.mac_age, settings.mac_cap),
             peers: Vec::new(),
             members: Vec::new(),
+            storm: StormControl::new(Duration::ZERO, settings.storm),
+            loops: Loops::new(),
+            table_full: None,
+            events: EventQueue::default(),
         }
     }
 
@@ -145,9 +165,15 @@ impl Switch {
             }
         }
         let counters = Arc::new(Counters::default());
-        let member = Member { role, buckets: Buckets::new(now, limits), counters: Arc::clone(&counters) };
+        let member = Member {
+            role,
+            buckets: Buckets::new(now, limits),
+            storm: StormControl::new(now, limits.storm),
+            counters: Arc::clone(&counters),
+        };
         self.peers.insert(place, peer);
         self.members.insert(place, member);
+        self.loops.set_gateway(self.gateway());
         Ok(counters)
     }
 
@@ -155,9 +181,55 @@ impl Switch {
     pub fn unplug(&mut self, peer: PeerId) -> bool {
         let Ok(place) = self.peers.binary_search(&peer) else { return false };
         self.peers.remove(place);
-        self.members.remove(place);
+        let mut member = self.members.remove(place);
         self.table.purge(peer);
+        self.loops.forget(peer, &mut self.events);
+        self.loops.set_gateway(self.gateway());
+        if let Some(dropped) = member.storm.end() {
+            self.events.push(SwitchEvent::StormEnded { peer: Some(peer), dropped });
+        }
+        if self.table_full.take_if(|(gateway, _)| *gateway == peer).is_some() {
+            self.events.push(SwitchEvent::TableEased { peer });
+        }
         true
+    }
+
+    /// What has set in or ended since the last call, in that order. A storm or loop ends here, when `now` is long enough after its
+    /// last frame; so call it from time to time while [`is_restless`](Self::is_restless).
+    pub fn take_events(&mut self, now: Duration) -> Vec<SwitchEvent> {
+        self.loops.settle(now, &mut self.events);
+        if let Some(dropped) = self.storm.settle(now) {
+            self.events.push(SwitchEvent::StormEnded { peer: None, dropped });
+        }
+        for (peer, member) in self.peers.iter().zip(&mut self.members) {
+            if let Some(dropped) = member.storm.settle(now) {
+                self.events.push(SwitchEvent::StormEnded { peer: Some(*peer), dropped });
+            }
+        }
+        let eased = self.table_full.take_if(|(_, last)| now.saturating_sub(*last) >= TABLE_QUIET);
+        if let Some((peer, _)) = eased {
+            self.events.push(SwitchEvent::TableEased { peer });
+        }
+        self.events.take()
+    }
+
+    /// Whether there are events to take.
+    #[inline]
+    pub fn has_events(&self) -> bool {
+        !self.events.is_empty()
+    }
+
+    /// Whether a peer gets no flooded frames, because they reach it outside the room.
+    pub fn is_blocked(&self, peer: PeerId) -> bool {
+        self.loops.blocked().contains(&peer)
+    }
+
+    /// Whether something has set in that has not ended.
+    pub fn is_restless(&self) -> bool {
+        self.loops.is_on()
+            || self.table_full.is_some()
+            || self.storm.is_on()
+            || self.members.iter().any(|member| member.storm.is_on())
     }
 
     /// The peers plugged in, in ascending order.
@@ -212,7 +284,7 @@ impl Switch {
     /// The steps of `docs/protocol.md`, "What the relay does with a frame", in their order. `place` is the sender's.
     #[inline]
     fn decide(&mut self, now: Duration, place: usize, bytes: &[u8], targets: &mut Vec<PeerId>) -> Verdict {
-        let (from, member) = (self.peers[place], &mut self.members[place]);
+        let (from, role) = (self.peers[place], self.members[place].role);
         let Ok(frame) = EthernetFrame::parse(bytes) else {
             return Verdict::Dropped(DropReason::Runt);
         };
@@ -221,7 +293,7 @@ impl Switch {
         }
         let (source, destination) = (frame.source(), frame.destination());
         let control = self.filters.judge_destination(destination);
-        let source_fault = match member.role {
+        let source_fault = match role {
             _ if source.is_group() || source.is_zero() => Some(DropReason::SourceInvalid),
             Role::Client(own) => (source != own).then_some(DropReason::SourceForeign),
             // What a neighbouring switch says for itself is not learned: it is no station that anyone sends to.
@@ -230,15 +302,22 @@ impl Switch {
             }
             Role::Gateway => match self.table.hear(now, source, from) {
                 Heard::Registered(_) => Some(DropReason::SourceForeign),
-                // A full table is counted there; what is for the station floods as unknown.
-                Heard::Learned | Heard::Full => None,
+                Heard::Learned => None,
+                // What is for a station that was not learned floods as unknown.
+                Heard::Displaced | Heard::Full => {
+                    self.note_full_table(now, place);
+                    None
+                }
             },
         };
-        let fault = source_fault
-            .filter(|_| self.filters.source_check)
-            .or(control)
-            .or_else(|| self.filters.judge_content(member.role, &frame));
-        if let Some(reason) = fault {
+        match source_fault.filter(|_| self.filters.source_check).or(control) {
+            Some(DropReason::SourceForeign) if control.is_none() && self.filters.loops => {
+                return Verdict::Dropped(self.judge_foreign(now, from, &frame));
+            }
+            Some(reason) => return Verdict::Dropped(reason),
+            None => {}
+        }
+        if let Some(reason) = self.judge_content(from, role, &frame) {
             return Verdict::Dropped(reason);
         }
         let (class, verdict, target) = if destination.is_group() {
@@ -251,8 +330,25 @@ impl Switch {
                 None => (Class::Unknown, Verdict::Flood(FloodKind::Unknown), None),
             }
         };
+        let mut seen = None;
+        if target.is_none() && self.filters.loops {
+            let is_idempotent = frame.ethertype() == EtherType::RARP;
+            let owner = self.table.registered(source);
+            match self.loops.look(now, from, &frame, owner, is_idempotent, &mut self.events) {
+                Seen::Copy => return Verdict::Dropped(DropReason::Loop),
+                Seen::New(hash) => seen = Some(hash),
+            }
+        }
+        if class == Class::Group && self.is_storm(now, place) {
+            return Verdict::Dropped(DropReason::Storm);
+        }
+        let member = &mut self.members[place];
         if let Some(reason) = member.buckets.judge(now, class, bytes.len() as u64) {
             return Verdict::Dropped(reason);
+        }
+        if class == Class::Group {
+            member.storm.take();
+            self.storm.take();
         }
         match target {
             Some(target) => targets.push(target),
@@ -260,9 +356,79 @@ impl Switch {
             None => {
                 targets.extend_from_slice(&self.peers[..place]);
                 targets.extend_from_slice(&self.peers[place + 1..]);
+                let blocked = self.loops.blocked();
+                if !blocked.is_empty() {
+                    targets.retain(|target| !blocked.contains(target));
+                    if targets.is_empty() {
+                        return Verdict::Dropped(DropReason::Loop);
+                    }
+                }
+                if let Some(hash) = seen {
+                    self.loops.passed(now, from, hash);
+                }
             }
         }
         verdict
+    }
+
+    /// What a frame carries that its sender may not say.
+    #[inline]
+    fn judge_content(&self, from: PeerId, role: Role, frame: &EthernetFrame<'_>) -> Option<DropReason> {
+        self.filters.judge_content(role, frame).or_else(|| {
+            let from_lan = matches!(role, Role::Gateway);
+            claims::judge(&self.filters, from_lan, frame.protocol(), |mac| match role {
+                Role::Client(own) if self.filters.source_check => mac != own,
+                // Without the source check a client may speak for stations behind it, but for no other client.
+                _ => self.table.registered(mac).is_some_and(|owner| owner != from),
+            })
+        })
+    }
+
+    /// A frame whose source is not its sender's: has it come back, or does its sender lie?
+    #[cold]
+    fn judge_foreign(&mut self, now: Duration, from: PeerId, frame: &EthernetFrame<'_>) -> DropReason {
+        let (source, events) = (frame.source(), &mut self.events);
+        let owner = self.table.registered(source);
+        if frame.ethertype() == EtherType::RARP && frame.destination().is_broadcast() && owner.is_some() {
+            // A gateway speaks on its LAN for the room's clients like this (CAM refresh), and nobody else does.
+            if let Some(owner) = owner {
+                self.loops.look_refresh(now, from, source, owner, events);
+            }
+            return DropReason::Loop;
+        }
+        let is_group = frame.destination().is_group();
+        if is_group && self.loops.look_foreign(now, from, frame, owner, events) {
+            return DropReason::Loop;
+        }
+        if let Some(home) = self.table.heard(source).filter(|(home, _)| *home != from) {
+            self.loops.look_flapping(now, from, home, source, events);
+        }
+        DropReason::SourceForeign
+    }
+
+    /// Whether a broadcast or multicast is one too many; of those that pass nothing is taken yet.
+    #[inline]
+    fn is_storm(&mut self, now: Duration, place: usize) -> bool {
+        let whose = match self.members[place].storm.judge(now) {
+            Gust::Began => Some(self.peers[place]),
+            Gust::Dropped => return true,
+            Gust::Passes => match self.storm.judge(now) {
+                Gust::Began => None,
+                Gust::Dropped => return true,
+                Gust::Passes => return false,
+            },
+        };
+        self.events.push(SwitchEvent::StormBegan { peer: whose });
+        true
+    }
+
+    #[cold]
+    fn note_full_table(&mut self, now: Duration, place: usize) {
+        let peer = self.peers[place];
+        self.members[place].counters.add_mac_table_full();
+        if self.table_full.replace((peer, now)).is_none() {
+            self.events.push(SwitchEvent::TableFull { peer });
+        }
     }
 }
 
@@ -361,7 +527,8 @@ mod tests {
 
     #[test]
     fn without_the_source_check_nothing_is_learned_that_should_not_be() {
-        let filters = Filters { source_check: false, ..Filters::default() };
+        // The loop finder would take the one frame from two peers for what it usually is.
+        let filters = Filters { source_check: false, loops: false, ..Filters::default() };
         let mut switch = party(Settings { filters, ..Settings::default() });
         for (from, source) in [(1, PRINTER), (1, Mac::ZERO), (1, MDNS), (3, MDNS), (3, Mac::ZERO), (3, ANN)] {
             let verdict = sent(&mut switch, NOW, from, &frame(source, Mac::BROADCAST)).0;
@@ -397,7 +564,7 @@ mod tests {
     fn limits_hold_by_class_and_come_before_no_target() {
         let tight = Some(Rate { bits_per_second: 8, burst_bytes: 60 });
         let mut switch = Switch::new(Settings::default());
-        let limits = Limits { broadcast: tight, unknown: tight, total: None };
+        let limits = Limits { broadcast: tight, unknown: tight, ..Limits::default() };
         let counters = switch.plug(NOW, peer(1), Role::Client(ANN), limits).unwrap();
         let mut from = |destination| sent(&mut switch, NOW, 1, &frame(ANN, destination)).0;
         assert_eq!(from(MDNS), Verdict::Dropped(DropReason::NoTarget));

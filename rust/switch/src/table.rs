@@ -1,6 +1,6 @@
 //! Who has which MAC address: clients registered by their `hello`, stations of the LAN learned from the gateway's frames.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use softlan_wire::{Mac, PeerId};
@@ -11,10 +11,15 @@ use crate::hash::FoldState;
 ///
 /// Registered addresses stay until their peer is purged. Learned ones age, and are bounded in number. A registered
 /// address is never learned elsewhere, so the LAN cannot take a client's frames away.
+///
+/// A full table makes room by forgetting the oldest of those stations that were heard for less than a second and not since:
+/// a flood of made-up addresses pushes itself out, and never a station that really talks.
 #[derive(Debug)]
 pub struct MacTable {
     /// By [`Mac::packed`].
     stations: HashMap<u64, Station, FoldState>,
+    /// Learned stations in the order they were learned, those that have proven themselves or are gone among them.
+    newcomers: VecDeque<u64>,
     age: Duration,
     cap: usize,
     learned: usize,
@@ -26,8 +31,24 @@ pub struct MacTable {
 #[derive(Clone, Copy, Debug)]
 struct Station {
     peer: PeerId,
-    /// When it was last heard; `None` for a registered station, which does not age.
-    heard: Option<Duration>,
+    /// `None` for a registered station, which does not age.
+    heard: Option<Heardness>,
+}
+
+/// When a learned station was heard.
+#[derive(Clone, Copy, Debug)]
+struct Heardness {
+    first: Duration,
+    last: Duration,
+}
+
+/// A station heard again after so long is a real one; a newcomer has so long to show it before it may have to give way.
+const PROBATION: Duration = Duration::from_secs(1);
+
+impl Heardness {
+    fn is_proven(&self) -> bool {
+        self.last.saturating_sub(self.first) >= PROBATION
+    }
 }
 
 /// What came of hearing a station.
@@ -37,7 +58,9 @@ pub enum Heard {
     Learned,
     /// The address is registered by this peer: nothing was learned.
     Registered(PeerId),
-    /// The table is full: nothing was learned.
+    /// The table was full: the station was learned in place of one that never proved itself.
+    Displaced,
+    /// The table is full of stations that have to stay: nothing was learned.
     Full,
 }
 
@@ -45,7 +68,8 @@ impl MacTable {
     /// An empty table that forgets learned stations not heard for more than `age` and keeps at most `cap` of them.
     pub fn new(age: Duration, cap: usize) -> Self {
         let stations = HashMap::with_hasher(FoldState::random());
-        Self { stations, age, cap, learned: 0, refused: 0, next_due: Duration::ZERO }
+        let newcomers = VecDeque::new();
+        Self { stations, newcomers, age, cap, learned: 0, refused: 0, next_due: Duration::ZERO }
     }
 
     /// Gives an address to a client for good. A learned station with this address gives way.
@@ -74,8 +98,9 @@ impl MacTable {
     pub fn hear(&mut self, now: Duration, mac: Mac, peer: PeerId) -> Heard {
         match self.stations.get_mut(&mac.packed()) {
             Some(Station { peer, heard: None }) => Heard::Registered(*peer),
-            Some(station) => {
-                *station = Station { peer, heard: Some(now) };
+            Some(Station { peer: known, heard: Some(heard) }) => {
+                *known = peer;
+                heard.last = now;
                 Heard::Learned
             }
             None => self.learn(now, mac, peer),
@@ -86,14 +111,19 @@ impl MacTable {
     #[inline]
     pub fn find(&self, now: Duration, mac: Mac) -> Option<PeerId> {
         let station = self.stations.get(&mac.packed())?;
-        let is_old = station.heard.is_some_and(|heard| now.saturating_sub(heard) > self.age);
+        let is_old = station.heard.is_some_and(|heard| now.saturating_sub(heard.last) > self.age);
         (!is_old).then_some(station.peer)
+    }
+
+    /// Where a learned station was heard last, and when.
+    pub fn heard(&self, mac: Mac) -> Option<(PeerId, Duration)> {
+        let station = self.stations.get(&mac.packed())?;
+        station.heard.map(|heard| (station.peer, heard.last))
     }
 
     /// Forgets every station of a peer, registered and learned.
     pub fn purge(&mut self, peer: PeerId) {
-        self.stations.retain(|_, station| station.peer != peer);
-        self.learned = self.stations.values().filter(|station| station.heard.is_some()).count();
+        self.keep(|station| station.peer != peer);
     }
 
     /// How many learned stations the table holds; old ones count until they are swept out to make room.
@@ -111,13 +141,36 @@ impl MacTable {
         if self.learned >= self.cap && now > self.next_due {
             self.sweep(now);
         }
-        if self.learned >= self.cap {
+        let was_full = self.learned >= self.cap;
+        if was_full && !self.displace(now) {
             self.refused += 1;
             return Heard::Full;
         }
-        self.stations.insert(mac.packed(), Station { peer, heard: Some(now) });
+        let heard = Some(Heardness { first: now, last: now });
+        self.stations.insert(mac.packed(), Station { peer, heard });
+        self.newcomers.push_back(mac.packed());
         self.learned += 1;
-        Heard::Learned
+        if was_full { Heard::Displaced } else { Heard::Learned }
+    }
+
+    /// Forgets the oldest station that has had its time and not proven itself. Each one is looked at once, so a flood costs
+    /// no more a frame than learning did.
+    fn displace(&mut self, now: Duration) -> bool {
+        while let Some(key) = self.newcomers.front() {
+            if let Some(Station { heard: Some(heard), .. }) = self.stations.get(key)
+                && !heard.is_proven()
+            {
+                if now.saturating_sub(heard.first) < PROBATION {
+                    return false;
+                }
+                self.stations.remove(key);
+                self.newcomers.pop_front();
+                self.learned -= 1;
+                return true;
+            }
+            self.newcomers.pop_front();
+        }
+        false
     }
 
     /// Drops the stations not heard for too long, and notes when the next one can be due: a flood of made-up addresses
@@ -125,16 +178,22 @@ impl MacTable {
     fn sweep(&mut self, now: Duration) {
         let age = self.age;
         let mut oldest = now;
-        self.stations.retain(|_, station| {
+        self.keep(|station| {
             let Some(heard) = station.heard else { return true };
-            let is_kept = now.saturating_sub(heard) <= age;
+            let is_kept = now.saturating_sub(heard.last) <= age;
             if is_kept {
-                oldest = oldest.min(heard);
+                oldest = oldest.min(heard.last);
             }
             is_kept
         });
-        self.learned = self.stations.values().filter(|station| station.heard.is_some()).count();
         self.next_due = oldest.saturating_add(age);
+    }
+
+    fn keep(&mut self, mut is_kept: impl FnMut(&Station) -> bool) {
+        self.stations.retain(|_, station| is_kept(station));
+        let is_learned = |station: &Station| station.heard.is_some();
+        self.learned = self.stations.values().filter(|station| is_learned(station)).count();
+        self.newcomers.retain(|key| self.stations.get(key).is_some_and(is_learned));
     }
 }
 
@@ -182,13 +241,15 @@ mod tests {
     #[test]
     fn a_full_table_learns_again_when_old_ones_can_go() {
         let mut table = MacTable::new(AGE, 2);
-        table.hear(at(0), mac(1), peer(1));
-        table.hear(at(100), mac(2), peer(1));
-        assert_eq!(table.hear(at(300), mac(3), peer(1)), Heard::Full);
-        assert_eq!((table.refused(), table.find(at(300), mac(3))), (1, None));
-        assert_eq!(table.hear(at(300), mac(2), peer(1)), Heard::Learned);
-        assert_eq!(table.hear(at(301), mac(3), peer(1)), Heard::Learned);
-        assert_eq!(table.hear(at(301), mac(4), peer(1)), Heard::Full);
+        for seconds in [0, 1] {
+            table.hear(at(seconds), mac(1), peer(1));
+            table.hear(at(seconds), mac(2), peer(1));
+        }
+        assert_eq!(table.hear(at(301), mac(3), peer(1)), Heard::Full);
+        assert_eq!((table.refused(), table.find(at(301), mac(3))), (1, None));
+        assert_eq!(table.hear(at(301), mac(2), peer(1)), Heard::Learned);
+        assert_eq!(table.hear(at(302), mac(3), peer(1)), Heard::Learned);
+        assert_eq!(table.hear(at(302), mac(4), peer(1)), Heard::Full);
         assert_eq!((table.learned(), table.refused()), (2, 2));
     }
 
@@ -212,6 +273,38 @@ mod tests {
         assert_eq!((table.learned(), table.register(mac(1), peer(3))), (1, Ok(())));
     }
 
+    #[test]
+    fn a_flood_of_made_up_addresses_pushes_itself_out_and_nobody_else() {
+        let made_up = |number: u32| {
+            let [a, b, c, d] = number.to_be_bytes();
+            Mac::from_bytes([4, 0, a, b, c, d])
+        };
+        let mut table = MacTable::new(AGE, 64);
+        let stations: Vec<Mac> = (0..32).map(mac).collect();
+        let speak = |table: &mut MacTable, millis: u64| {
+            for station in &stations {
+                let heard = table.hear(Duration::from_millis(millis), *station, peer(1));
+                assert_eq!(heard, Heard::Learned);
+            }
+        };
+        speak(&mut table, 0);
+        speak(&mut table, 1500);
+        // A million addresses, each heard once, over 100 s; nothing is learned meanwhile that keeps anyone out.
+        let mut displaced = 0;
+        for number in 0..1_000_000u32 {
+            let now = Duration::from_millis(2000 + u64::from(number) / 10);
+            displaced += u64::from(table.hear(now, made_up(number), peer(1)) == Heard::Displaced);
+        }
+        assert_eq!(table.learned(), 64);
+        assert_eq!(displaced + table.refused(), 1_000_000 - 32);
+        assert!(displaced >= 32 * 98, "{displaced}");
+        assert!(table.newcomers.len() <= 64 + 32 && table.stations.len() == 64);
+        speak(&mut table, 102_000);
+        // A station that comes only now finds a place as well, and keeps it.
+        assert_eq!(table.hear(at(103), mac(99), peer(1)), Heard::Displaced);
+        assert_eq!(table.find(at(103), mac(99)), Some(peer(1)));
+    }
+
     #[derive(Clone, Debug)]
     enum Step {
         Wait(u64),
@@ -229,13 +322,16 @@ mod tests {
         ]
     }
 
+    /// A station of the list, and when it was heard first and last.
+    type Entry = (Mac, PeerId, Option<(Duration, Duration)>);
+
     proptest! {
         /// The table against a list that is searched whole each time.
         #[test]
         fn agrees_with_a_plain_list(cap in 0usize..6, steps in proptest::collection::vec(step(), 0..150)) {
             let age = at(60);
             let mut table = MacTable::new(age, cap);
-            let mut list: Vec<(Mac, PeerId, Option<Duration>)> = Vec::new();
+            let mut list: Vec<Entry> = Vec::new();
             let mut now = at(0);
             for step in steps {
                 match step {
@@ -244,18 +340,24 @@ mod tests {
                         let heard = table.hear(now, mac(last), peer(id));
                         match list.iter_mut().find(|(known, ..)| *known == mac(last)) {
                             Some((_, owner, None)) => prop_assert_eq!(heard, Heard::Registered(*owner)),
-                            Some(entry) => {
-                                *entry = (mac(last), peer(id), Some(now));
+                            Some((_, owner, Some((_, heard_last)))) => {
+                                (*owner, *heard_last) = (peer(id), now);
                                 prop_assert_eq!(heard, Heard::Learned);
                             }
                             None => {
-                                let learned = |list: &[(Mac, PeerId, Option<Duration>)]| list.iter().filter(|e| e.2.is_some()).count();
+                                let learned = |list: &[Entry]| list.iter().filter(|e| e.2.is_some()).count();
+                                let mut expected = Heard::Learned;
                                 if learned(&list) >= cap {
-                                    list.retain(|entry| entry.2.is_none_or(|heard| now - heard <= age));
+                                    list.retain(|entry| entry.2.is_none_or(|(_, last)| now - last <= age));
                                 }
-                                let has_room = learned(&list) < cap;
-                                if has_room { list.push((mac(last), peer(id), Some(now))) }
-                                prop_assert_eq!(heard, if has_room { Heard::Learned } else { Heard::Full });
+                                if learned(&list) >= cap {
+                                    let weak = list.iter().position(|entry| entry.2.is_some_and(|(first, last)| last - first < PROBATION));
+                                    let old = weak.filter(|at| list[*at].2.is_some_and(|(first, _)| now - first >= PROBATION));
+                                    expected = if old.is_some() { Heard::Displaced } else { Heard::Full };
+                                    old.map(|at| list.remove(at));
+                                }
+                                if expected != Heard::Full { list.push((mac(last), peer(id), Some((now, now)))) }
+                                prop_assert_eq!(heard, expected);
                             }
                         }
                     }
@@ -274,7 +376,7 @@ mod tests {
                 }
                 prop_assert!(table.learned() <= cap);
                 for last in 0..8 {
-                    let expected = list.iter().find(|entry| entry.0 == mac(last) && entry.2.is_none_or(|heard| now - heard <= age));
+                    let expected = list.iter().find(|entry| entry.0 == mac(last) && entry.2.is_none_or(|(_, last)| now - last <= age));
                     prop_assert_eq!(table.find(now, mac(last)), expected.map(|entry| entry.1));
                 }
             }

@@ -1,0 +1,77 @@
+//! What a room's switch has to tell people: loops, storms and a full address table, when they set in and when they are over.
+//!
+//! Each is told once and not again until it is over, so a frame flood makes no event flood; and whoever does not read
+//! finds the first ones, for what waits is bounded.
+
+use std::collections::VecDeque;
+
+use softlan_wire::{Mac, PeerId};
+
+/// Something the room's people should know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SwitchEvent {
+    /// Frames come back: these two peers are connected to each other outside the room as well.
+    LoopFound {
+        /// The two peers, the lower id first.
+        peers: (PeerId, PeerId),
+        /// The source of the frame that gave it away.
+        source: Mac,
+        /// Whether frames come back through both. If not, what one of them sends comes back through the other, and the one may be innocent.
+        is_mutual: bool,
+    },
+    /// Nothing has come back for a while, or one of the two has left.
+    LoopGone {
+        /// The two peers, the lower id first.
+        peers: (PeerId, PeerId),
+    },
+    /// More broadcasts and multicasts a second than allowed; those above are dropped.
+    StormBegan {
+        /// Whose; `None`: those of all peers together.
+        peer: Option<PeerId>,
+    },
+    /// The storm is over.
+    StormEnded {
+        /// Whose; `None`: those of all peers together.
+        peer: Option<PeerId>,
+        /// Frames dropped in its course.
+        dropped: u64,
+    },
+    /// A gateway has shown more stations than the address table holds.
+    TableFull {
+        /// The gateway.
+        peer: PeerId,
+    },
+    /// The address table has had room again for a while.
+    TableEased {
+        /// The gateway.
+        peer: PeerId,
+    },
+}
+
+/// Events kept until they are taken: far more than one room can have at a time.
+const CAPACITY: usize = 64;
+
+/// A bounded queue of events.
+#[derive(Debug, Default)]
+pub(crate) struct EventQueue {
+    waiting: VecDeque<SwitchEvent>,
+}
+
+impl EventQueue {
+    /// Adds an event; one too many is lost.
+    #[cold]
+    pub(crate) fn push(&mut self, event: SwitchEvent) {
+        if self.waiting.len() < CAPACITY {
+            self.waiting.push_back(event);
+        }
+    }
+
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    pub(crate) fn take(&mut self) -> Vec<SwitchEvent> {
+        self.waiting.drain(..).collect()
+    }
+}

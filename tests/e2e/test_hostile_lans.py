@@ -1,0 +1,140 @@
+"""LANs that are plugged together wrongly, and players that flood: found, broken, told, and the rest of the party plays on."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+
+import pytest_asyncio
+
+from softlan.lab import Party, usual_party
+from softlan.lab.packets import BROADCAST, ethernet
+from softlan.lab.party import ADAPTER, Client
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def fresh_party() -> AsyncIterator[Party]:
+    async with usual_party() as party:
+        yield party
+
+
+def bridge_with_lan(party: Party, client: Client) -> None:
+    """Do what a player who knows just enough does: put the softlan adapter and the LAN's card into one bridge."""
+    host = client.host
+    party.lans["home"].switch.plug(host, "card")
+    host.setting("ipv6/conf/default/disable_ipv6", "1")
+    host.ip(
+        f"addr flush dev {ADAPTER}",
+        "link add name both type bridge mcast_snooping 0 forward_delay 0",
+        "link set card master both",
+        f"link set {ADAPTER} master both",
+        "link set both up",
+    )
+
+
+async def test_a_lan_bridged_back_to_a_player_is_found_broken_and_told() -> None:
+    async with usual_party() as party:
+        assert party.relay is not None
+        ann, ben, server = party.client("ann"), party.client("ben"), party.player("server")
+        gateway = party.gateways["gateway"]
+        assert (await ben.ping(server)).good
+        bridge_with_lan(party, ann)
+        # The LAN's machines and the players go on talking, as they do.
+        for _ in range(5):
+            await server.find_games([])
+            await ben.find_games([])
+        found = await party.relay.program.event("room.loop", 10)
+        gateway_id = next(peer["peer_id"] for peer in await party.relay.peers() if peer["role"] == "gateway")
+        assert sorted(found.fields["peers"]) == sorted([ann.peer_id, gateway_id])
+        assert "connected outside the room" in found.fields["message"]
+        assert "bridge" in found.fields["hint"]
+        for part in (ann.part, gateway):
+            told = await part.program.event("session.notice", 5)
+            assert "connected outside the room" in told.fields["message"]
+            assert any("connected outside" in notice for notice in (await part.status())["notices"])
+        assert (await ben.part.status())["notices"] == []
+        # Nothing goes round: when nobody says anything, next to nothing passes.
+        before = await party.relay.counters()
+        await asyncio.sleep(1)
+        after = await party.relay.counters()
+        assert after["frames_received"] - before["frames_received"] < 100, (before, after)
+        # The rest of the party plays on, broadcasts included.
+        assert (await ben.ping(server, 20)).good
+        assert (await server.ping(ben, 20)).good
+        assert set(await ben.find_games([server])) == {"server"}
+        await ann.part.stop()
+        await party.relay.program.event("room.calm", 5, topic="loop")
+        assert (await gateway.status())["notices"] == []
+
+
+async def test_a_storm_is_contained_and_told(fresh_party: Party) -> None:
+    party = fresh_party
+    assert party.relay is not None
+    ann, ben, server = party.client("ann"), party.client("ben"), party.player("server")
+    before = (await server.ping(ann, 5)).good
+    assert before
+    flooding = True
+
+    async def flood() -> int:
+        sent = 0
+        with ben.frames() as port:
+            while flooding:
+                for _ in range(50):
+                    # Small ones, so that they stay within the limit in bits.
+                    port.send(ethernet(BROADCAST, ben.mac, 0x88B5, sent.to_bytes(4, "big") + bytes(42)))
+                    sent += 1
+                await asyncio.sleep(0.01)
+        return sent
+
+    started = time.monotonic()
+    flooder = asyncio.create_task(flood())
+    try:
+        began = await party.relay.program.event("room.storm", 10)
+        assert began.fields["peers"] == [ben.peer_id]
+        assert (
+            "flood the room with broadcasts"
+            in (await ben.program.event("session.notice", 5)).fields["message"]
+        )
+        # Everybody else: unicast and broadcasts, from a client and from the LAN.
+        assert (await ann.ping(server, 20)).good
+        assert (await server.ping(ann, 20)).good
+        assert set(await ann.find_games([server])) == {"server"}
+        # Even the one who floods keeps unicast.
+        assert (await ben.ping(server, 10)).received > 0
+    finally:
+        flooding = False
+        sent = await flooder
+    lasted = time.monotonic() - started
+    told = await party.relay.peer_counters(ben.peer_id)
+    passed = sent - told["drop_storm"] - told["drop_limit_broadcast"]
+    assert told["drop_storm"] > 0
+    assert passed <= 500 * (lasted + 1) + 50, (sent, lasted, told)
+    assert (await party.relay.peer_counters(ann.peer_id))["drop_storm"] == 0
+    over = await party.relay.program.event("room.calm", 15, topic="storm")
+    assert f"{told['drop_storm']} frames were dropped" in over.fields["message"]
+
+
+async def test_nobody_speaks_arp_in_anothers_name(fresh_party: Party) -> None:
+    """A frame with an honest Ethernet source and a lie inside; the same sender's honest announcement passes."""
+    party = fresh_party
+    assert party.relay is not None
+    ann, ben, server = party.client("ann"), party.client("ben"), party.player("server")
+
+    def announcement(ethernet_source: bytes, sender: bytes) -> bytes:
+        address = bytes([192, 168, 88, 52])
+        arp = bytes.fromhex("0001080006040001") + sender + address + bytes(6) + address
+        return ethernet(BROADCAST, ethernet_source, 0x0806, arp + bytes(18))
+
+    lie, truth = announcement(ann.mac, ben.mac), announcement(ann.mac, ann.mac)
+    from_lan, lan_truth = announcement(server.mac, ben.mac), announcement(server.mac, server.mac)
+    with party.client("ben").frames() as ear, ann.frames() as mouth, server.frames() as lan:
+        for frame in (lie, truth):
+            mouth.send(frame)
+        for frame in (from_lan, lan_truth):
+            lan.send(frame)
+        heard = await ear.seen([truth, lan_truth, lie, from_lan], 3.0)
+        assert sorted(heard) == sorted([truth, lan_truth])
+    assert (await party.relay.peer_counters(ann.peer_id))["drop_arp_spoof"] == 1
+    gateway = next(peer for peer in await party.relay.peers() if peer["role"] == "gateway")
+    assert gateway["counters"]["drop_arp_spoof"] == 1
