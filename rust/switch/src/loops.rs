@@ -37,6 +37,9 @@ const ENOUGH: u32 = 3;
 const ENOUGH_OF_ONE: u32 = 6;
 /// Frames remembered. They need to be known for a second; when more are flooded than that, storm control is at work.
 const SIGHTINGS: usize = 1024;
+/// Frames that share a place, by their hash: were it one, two that collide would make the room forget each other in turn, and both
+/// go round for ever.
+const BUCKET: usize = 4;
 /// Suspected pairs kept at once.
 const SUSPICIONS: usize = 16;
 
@@ -115,7 +118,7 @@ impl Loops {
         let hash = self.hash_of(frame.bytes());
         let Some(known) = self.known(now, hash) else { return Seen::New(hash) };
         if known.peer != from {
-            self.suspect_both(now, known.peer, from, frame.source(), owner, events);
+            self.suspect_both(now, known, from, frame.source(), owner, events);
             // One that was dropped when the other peer brought it is not a copy of anything that anybody got.
             return if known.passed { Seen::Copy } else { Seen::New(hash) };
         }
@@ -129,7 +132,9 @@ impl Loops {
     /// Notes that a frame of this number was sent on.
     #[inline]
     pub(crate) fn passed(&mut self, now: Duration, from: PeerId, hash: u64) {
-        *self.place(hash) = Some(Sighting { hash, at: now, peer: from, passed: true });
+        if let Some(place) = self.place(hash) {
+            *place = Some(Sighting { hash, at: now, peer: from, passed: true });
+        }
     }
 
     /// Looks at a broadcast or multicast whose source is not its sender's but `owner`'s, or no client's. Says whether it has come
@@ -145,14 +150,14 @@ impl Loops {
         let hash = self.hash_of(frame.bytes());
         match self.known(now, hash) {
             Some(known) if known.peer != from => {
-                self.suspect_both(now, known.peer, from, frame.source(), owner, events);
+                self.suspect_both(now, known, from, frame.source(), owner, events);
                 true
             }
             Some(_) => false,
             None => {
-                let place = self.place(hash);
                 // Who may not send the frame may not make the room forget another one either.
-                if !place.is_some_and(|kept| kept.passed && now.saturating_sub(kept.at) < ROUND) {
+                let is_kept = |kept: Sighting| kept.passed && now.saturating_sub(kept.at) < ROUND;
+                if let Some(place) = self.place(hash).filter(|place| !place.is_some_and(is_kept)) {
                     *place = Some(Sighting { hash, at: now, peer: from, passed: false });
                 }
                 false
@@ -192,23 +197,24 @@ impl Loops {
         }
     }
 
-    /// Takes the evidence of one frame from two peers. Whoever owns its source has only sent it, and may be innocent.
+    /// Takes the evidence of one frame from two peers. Whoever owns its source has only sent it, and may be innocent; so may the
+    /// gateway be, if the room had the frame from it before it came back.
     #[cold]
     fn suspect_both(
         &mut self,
         now: Duration,
-        first: PeerId,
+        first: Sighting,
         second: PeerId,
         source: Mac,
         owner: Option<PeerId>,
         events: &mut EventQueue,
     ) {
         if owner == Some(second) {
-            self.suspect_returner(now, second, first, source, events);
-        } else if owner == Some(first) {
-            self.suspect_returner(now, first, second, source, events);
+            self.suspect_returner(now, second, first.peer, source, events);
+        } else if owner == Some(first.peer) || first.passed && self.gateway == Some(first.peer) {
+            self.suspect_returner(now, first.peer, second, source, events);
         } else {
-            self.suspect(now, pair(first, second), source, true, events);
+            self.suspect(now, pair(first.peer, second), source, true, events);
         }
     }
 
@@ -235,7 +241,14 @@ impl Loops {
             Some((second, at)) if second != returner && now.saturating_sub(at) < ROUND => {
                 self.suspect(now, pair(second, returner), source, true, events);
             }
-            _ => self.suspect(now, pair(owner, returner), source, false, events),
+            _ => {
+                let peers = pair(owner, returner);
+                let before = self.suspicions.iter().find(|known| known.peers == peers);
+                // What the gateway's LAN says comes back through one peer alone, time and again: so it is that LAN it stands on.
+                let is_mutual = self.gateway == Some(owner)
+                    && before.is_some_and(|known| known.evidence + 1 >= ENOUGH_OF_ONE);
+                self.suspect(now, peers, source, is_mutual, events);
+            }
         }
     }
 
@@ -277,6 +290,10 @@ impl Loops {
         self.blocked.clear();
         for known in self.suspicions.iter().filter(|known| known.is_told && known.is_mutual) {
             let (older, younger) = known.peers;
+            // Where circles touch, the end that is blocked breaks both: nobody may lose both ends.
+            if self.blocked.contains(&older) || self.blocked.contains(&younger) {
+                continue;
+            }
             self.blocked.push(if self.gateway == Some(younger) { older } else { younger });
         }
     }
@@ -367,13 +384,24 @@ impl Loops {
 
     #[inline]
     fn known(&mut self, now: Duration, hash: u64) -> Option<Sighting> {
-        let sighting = (*self.place(hash))?;
-        (sighting.hash == hash && now.saturating_sub(sighting.at) < ROUND).then_some(sighting)
+        let is_it = |seen: &&Sighting| seen.hash == hash && now.saturating_sub(seen.at) < ROUND;
+        self.bucket(hash).iter().flatten().find(is_it).copied()
+    }
+
+    /// Where a sighting of this number goes: in place of a former one, or of the oldest of its bucket.
+    #[inline]
+    fn place(&mut self, hash: u64) -> Option<&mut Option<Sighting>> {
+        self.bucket(hash).iter_mut().min_by_key(|kept| match kept {
+            Some(kept) if kept.hash == hash => (false, Duration::ZERO),
+            Some(kept) => (true, kept.at),
+            None => (true, Duration::ZERO),
+        })
     }
 
     #[inline]
-    fn place(&mut self, hash: u64) -> &mut Option<Sighting> {
-        &mut self.sightings[hash as usize % SIGHTINGS]
+    fn bucket(&mut self, hash: u64) -> &mut [Option<Sighting>] {
+        let first = hash as usize % (SIGHTINGS / BUCKET) * BUCKET;
+        &mut self.sightings[first..first + BUCKET]
     }
 }
 

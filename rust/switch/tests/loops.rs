@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use proptest::prelude::*;
 use softlan_switch::{DropReason, Limits, Role, Settings, Switch, SwitchEvent, Verdict};
 use softlan_wire::{Mac, PeerId};
 
@@ -62,9 +63,13 @@ struct World {
 
 impl World {
     fn new(lans: &[&[u16]]) -> Self {
+        Self::of(&[ANN, BOB, GATEWAY], lans)
+    }
+
+    fn of(peers: &[u16], lans: &[&[u16]]) -> Self {
         let mut switch = Switch::new(Settings::default());
         let now = Duration::from_secs(100);
-        for id in [ANN, BOB, GATEWAY] {
+        for &id in peers {
             let role = if id == GATEWAY { Role::Gateway } else { Role::Client(own(id)) };
             switch.plug(now, peer(id), role, Limits::default()).unwrap();
         }
@@ -335,4 +340,69 @@ fn the_filter_can_be_switched_off() {
     world.uplink.push_back((world.now, ANN, said));
     world.run(STEP);
     assert_eq!(world.drops, BTreeMap::from([(DropReason::SourceForeign, 1)]));
+}
+
+/// Clients 1, 2, 4 and 5 beside the gateway, 3.
+const PEERS: [u16; 5] = [1, 2, GATEWAY, 4, 5];
+
+/// A frame that somebody says: who (a peer, or a station of a LAN), which one, and how long after the one before.
+type Said = (u16, bool, u32, u64);
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    /// However peers are wired together, frames do not multiply, the gateway and whoever stands alone are never cut off
+    /// or accused; and where nothing is wired together nothing is found, whatever anybody repeats.
+    #[test]
+    fn any_wiring_is_told_from_none(
+        wiring in proptest::array::uniform5(0usize..4),
+        trip in 1u64..80,
+        said in proptest::collection::vec((0u16..5, any::<bool>(), 0u32..6, 0u64..700), 1..60),
+    ) {
+        // Three LANs; whoever has the number 3 stands on none.
+        let lans: Vec<Vec<u16>> = (0..3)
+            .map(|lan| PEERS.into_iter().zip(wiring).filter(|(_, on)| *on == lan).map(|(id, _)| id).collect())
+            .collect();
+        let lan_refs: Vec<&[u16]> = lans.iter().map(Vec::as_slice).collect();
+        let is_alone = |id: u16| !lans.iter().any(|lan| lan.contains(&id) && lan.len() > 1);
+        let mut world = World::of(&PEERS, &lan_refs);
+        world.trip = Duration::from_millis(trip);
+        check_wiring(&mut world, &said, is_alone)?;
+    }
+}
+
+fn check_wiring(
+    world: &mut World,
+    said: &[Said],
+    is_alone: impl Fn(u16) -> bool,
+) -> Result<(), TestCaseError> {
+    for (who, is_station, mark, pause) in said {
+        let id = PEERS[usize::from(*who)];
+        let lan = world.lans.iter().position(|lan| lan.contains(&id)).filter(|_| *is_station);
+        match lan {
+            Some(lan) => {
+                let station = Mac::from_bytes([0, 0x11, 0, 0, 0, lan as u8]);
+                world.on_lan(lan, &frame(station, Mac::BROADCAST, 0x0800, *mark));
+            }
+            None => world.says(id, &frame(own(id), Mac::BROADCAST, 0x0800, *mark)),
+        }
+        world.run(Duration::from_millis(*pause));
+        for id in PEERS {
+            let is_blocked = world.switch.is_blocked(peer(id));
+            prop_assert!(!is_blocked || id != GATEWAY && !is_alone(id), "{id} is cut off");
+        }
+    }
+    world.run(Duration::from_secs(5));
+    prop_assert!(world.uplink.is_empty(), "{} frames still go round after 5 s", world.uplink.len());
+    prop_assert!(world.handled <= said.len() as u64 * 60, "{} frames out of {}", world.handled, said.len());
+    if PEERS.into_iter().all(&is_alone) {
+        prop_assert_eq!(&world.events, &[]);
+        prop_assert!(!world.drops.contains_key(&DropReason::Loop));
+    } else {
+        for (one, other, is_mutual) in world.told() {
+            let has_two = !is_alone(one) && !is_alone(other);
+            prop_assert!(!is_mutual || has_two, "{one} and {other} are accused");
+        }
+    }
+    Ok(())
 }
