@@ -186,6 +186,8 @@ class Endpoint:
         """
     def close(self, code: int, reason: str, *, timeout: float = 0.5) -> Awaitable[None]:
         """Close all connections, and wait until the peers know."""
+    def answers(self, *, timeout: float) -> Awaitable[bool]:
+        """Have the data plane's thread run an empty errand; say whether it did within `timeout`."""
     def stop(self) -> None:
         """Stop the data plane's thread."""
 

@@ -24,6 +24,7 @@ from softlan._core import WIRE_VERSION
 from softlan._core import __version__ as core_version
 from softlan.client.identity import Identity
 from softlan.client.session import Session, SessionConfig
+from softlan.command import InvitedOption, invite_options, settings_file
 from softlan.config import CONGESTION_CONTROLLERS, HOST_PORT, ROOM, Congestion, HostPort
 from softlan.control.messages import PROTOCOL, Role
 from softlan.errors import SoftlanError
@@ -34,6 +35,8 @@ from softlan.observe.logs import LogFormat, configure_logging, log_event
 from softlan.trust import load_trusted_certificates, system_trusted_certificates
 
 __all__ = [
+    "ROOM_OPTIONS",
+    "SETTINGS_OPTIONS",
     "Part",
     "frame_log_options",
     "log_options",
@@ -43,6 +46,11 @@ __all__ = [
     "session_options",
     "version_option",
 ]
+
+ROOM_OPTIONS = ("relay", "room", "pins", "key", "key_file", "server_name", "relay_ca_cert", "invite")
+"""Parameters of client and gateway that say which room to enter, for their help."""
+
+SETTINGS_OPTIONS = ("config", "frame_log", "frame_log_sample", "log_format", "log_level")
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -65,7 +73,11 @@ def log_options(command: F) -> F:
     """Add `--log-format` and `--log-level`, and set logging up before the command runs."""
 
     @click.option(
-        "--log-format", type=click.Choice([f.value for f in LogFormat]), default="text", show_default=True
+        "--log-format",
+        type=click.Choice([f.value for f in LogFormat]),
+        default="text",
+        show_default=True,
+        help="Logs for people or for machines.",
     )
     @click.option(
         "--log-level",
@@ -77,6 +89,8 @@ def log_options(command: F) -> F:
     @functools.wraps(command)
     def wrapped(*args: Any, log_format: str, log_level: str, **kwargs: Any) -> Any:
         configure_logging(LogFormat(log_format), getattr(logging, log_level.upper()))
+        if (file := settings_file(click.get_current_context())) is not None:
+            log_event(logger, Event.SETTINGS_READ, f"settings from {file}", file=str(file))
         return command(*args, **kwargs)
 
     return wrapped  # type: ignore[return-value]
@@ -104,8 +118,10 @@ def frame_log_options(command: F) -> F:
 def session_options(command: F) -> F:
     """Add what client and gateway need to find their relay and room."""
     options = [
+        invite_options,
         click.option(
             "--relay",
+            cls=InvitedOption,
             type=HOST_PORT,
             required=True,
             metavar="HOST:PORT",
@@ -124,6 +140,7 @@ def session_options(command: F) -> F:
         ),
         click.option(
             "--room",
+            cls=InvitedOption,
             type=ROOM,
             required=True,
             metavar="CODE",

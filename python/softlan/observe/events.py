@@ -25,6 +25,7 @@ class Event(StrEnum):
 
     # The relay.
     RELAY_LISTENING = "relay.listening", logging.INFO
+    RELAY_DRAINING = "relay.draining", logging.INFO
     RELAY_STOPPING = "relay.stopping", logging.INFO
     RELAY_STOPPED = "relay.stopped", logging.INFO
     CERTIFICATE_MADE = "certificate.made", logging.INFO
@@ -50,6 +51,7 @@ class Event(StrEnum):
     SESSION_REJECTED = "session.rejected", logging.ERROR
     SESSION_LOST = "session.lost", logging.WARNING
     SESSION_RETRY = "session.retry", logging.INFO
+    SESSION_NOTICE = "session.notice", logging.WARNING
     SESSION_MOVED = "session.moved", logging.INFO
     SESSION_LEFT = "session.left", logging.INFO
     SESSION_STATUS = "session.status", logging.INFO
@@ -78,6 +80,11 @@ class Event(StrEnum):
     SETTING_STUCK = "setting.stuck", logging.ERROR
     JOURNAL_RECOVERED = "journal.recovered", logging.WARNING
     JOURNAL_BROKEN = "journal.broken", logging.ERROR
+
+    # Standing services and their settings.
+    SETTINGS_READ = "settings.read", logging.INFO
+    INVITE_READY = "invite.ready", logging.INFO
+    SERVICE_STALLED = "service.stalled", logging.ERROR
 
     # Observation itself.
     FRAME_FORWARDED = "frame.forwarded", logging.INFO

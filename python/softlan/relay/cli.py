@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from softlan._core import FILTER_NAMES
+from softlan.command import PartCommand, config_option
 from softlan.config import CONGESTION_CONTROLLERS, LISTEN, RATE, ROOM, SECONDS, Listen
 from softlan.errors import ConfigError, SoftlanError
 from softlan.observe.events import Event
@@ -33,7 +34,34 @@ __all__ = ["relay"]
 logger = logging.getLogger(__name__)
 
 
-@click.command(context_settings={"show_default": True, "help_option_names": ["-h", "--help"]})
+HELP_GROUPS = {
+    "Where it is, and who it says it is": (
+        "listen",
+        "public_host",
+        "cert",
+        "key",
+        "dev_cert_name",
+        "dev_cert_der_out",
+        "dev_cert_state",
+    ),
+    "Rooms": ("allowed_rooms", "rooms", "max_rooms", "max_peers", "max_peers_per_room", "room_mtu"),
+    "What a peer may do": (
+        "admission_timeout",
+        "idle_timeout",
+        "limit_broadcast",
+        "limit_unknown",
+        "limit_total",
+        "malformed_limit",
+        "filters_off",
+        "congestion",
+    ),
+    "Going down": ("drain", "drain_to"),
+    "Settings and logs": ("config", "frame_log", "frame_log_sample", "log_format", "log_level"),
+}
+
+
+@click.command(cls=PartCommand, groups=HELP_GROUPS, context_settings={"show_default": True})
+@config_option("relay")
 @click.option(
     "--listen",
     type=LISTEN,

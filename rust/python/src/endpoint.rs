@@ -128,6 +128,12 @@ impl PyEndpoint {
         })
     }
 
+    #[pyo3(signature = (*, timeout))]
+    fn answers<'py>(&self, py: Python<'py>, timeout: f64) -> PyResult<Bound<'py, PyAny>> {
+        let (errand, limit) = (self.0.plane().handle().spawn(async {}), seconds(timeout)?);
+        future_into_py(py, async move { Ok(matches!(tokio::time::timeout(limit, errand).await, Ok(Ok(())))) })
+    }
+
     fn stop(&self, py: Python<'_>) {
         py.detach(|| self.0.plane().stop());
     }
