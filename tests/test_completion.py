@@ -14,7 +14,9 @@ SOFTLAN = Path(sys.executable).with_name("softlan")
 
 
 def softlan(*arguments: str) -> str:
-    return subprocess.run([SOFTLAN, *arguments], capture_output=True, text=True, check=True, timeout=60).stdout
+    return subprocess.run(
+        [SOFTLAN, *arguments], capture_output=True, text=True, check=True, timeout=60
+    ).stdout
 
 
 def completed_by_bash(words: list[str]) -> list[str]:
@@ -26,7 +28,12 @@ def completed_by_bash(words: list[str]) -> list[str]:
     """
     environment = {**os.environ, "PATH": f"{SOFTLAN.parent}{os.pathsep}{os.environ['PATH']}"}
     ended = subprocess.run(
-        ["bash", "--norc", "-c", script], capture_output=True, text=True, check=True, env=environment, timeout=60
+        ["bash", "--norc", "-c", script],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=environment,
+        timeout=60,
     )
     return ended.stdout.split()
 

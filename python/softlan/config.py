@@ -6,6 +6,7 @@ same words to click, which adds the option's name and exits with 2.
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import math
 import re
@@ -21,6 +22,7 @@ from softlan.errors import ConfigError
 
 __all__ = [
     "CONGESTION_CONTROLLERS",
+    "HOST",
     "HOST_PORT",
     "LISTEN",
     "RATE",
@@ -30,6 +32,7 @@ __all__ = [
     "HostPort",
     "Listen",
     "option_type",
+    "parse_host",
     "parse_host_port",
     "parse_listen",
     "parse_rate",
@@ -105,6 +108,17 @@ def parse_host_port(text: str) -> HostPort:
     return HostPort(host, _port(port, text, lowest=1))
 
 
+def parse_host(text: str) -> tuple[str, int | None]:
+    """Read a relay's name or address with or without a port: `relay.example.org`, `[2001:db8::1]:4433`, `2001:db8::1`."""
+    text = text.strip()
+    with contextlib.suppress(ValueError):
+        return str(ipaddress.ip_address(text.removeprefix("[").removesuffix("]"))), None
+    if ":" not in text:
+        return parse_host_port(f"{text}:1").host, None
+    relay = parse_host_port(text)
+    return relay.host, relay.port
+
+
 def parse_rate(text: str) -> int | None:
     """Read a bit rate (`2mbit`, `500kbit`, `1gbit`) as bits per second; `off` is None, no limit."""
     if text.strip().lower() == "off":
@@ -161,6 +175,7 @@ def option_type(name: str, parse: Callable[[str], T]) -> Callable[[object], T]:
 
 
 LISTEN = option_type("address", parse_listen)
+HOST = option_type("host", parse_host)
 HOST_PORT = option_type("host:port", parse_host_port)
 RATE = option_type("rate", parse_rate)
 ROOM = option_type("room", parse_room)

@@ -8,6 +8,7 @@ Parameters that are not known here come from a newer softlan and are left out wi
 from __future__ import annotations
 
 import re
+import unicodedata
 from dataclasses import dataclass, field
 from urllib.parse import quote, unquote_to_bytes
 
@@ -62,6 +63,7 @@ class Invite:
                 hint="one for each relay that may answer is enough",
             )
         if self.key is not None:
+            object.__setattr__(self, "key", unicodedata.normalize("NFC", self.key))
             _check_key(self.key)
 
     @property
@@ -208,7 +210,5 @@ def _checked_pin(pin: str) -> str:
 def _check_key(key: str) -> None:
     if not key:
         raise ConfigError("the key in the invite is empty", hint=_HINT)
-    if len(key) > MAX_KEY or not re.fullmatch(r"[!-~]+", key):
-        raise ConfigError(
-            f"the key is not 1 to {MAX_KEY} printable characters without spaces, as keys are", hint=_HINT
-        )
+    if len(key) > MAX_KEY or not key.isprintable() or key != key.strip():
+        raise ConfigError(f"the key is not 1 to {MAX_KEY} printable characters", hint=_HINT)

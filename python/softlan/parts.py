@@ -28,6 +28,7 @@ from softlan.command import InvitedOption, invite_options, settings_file
 from softlan.config import CONGESTION_CONTROLLERS, HOST_PORT, ROOM, Congestion, HostPort
 from softlan.control.messages import PROTOCOL, Role
 from softlan.errors import SoftlanError
+from softlan.notify import Service
 from softlan.observe.counters import Change, Reading
 from softlan.observe.events import Event
 from softlan.observe.local import StatusServer
@@ -238,13 +239,16 @@ class Part(Protocol):
         """The tunnel counters."""
 
 
-def run_part(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
-    """Run `main` until it is done; SIGTERM and SIGINT set the event it is given, and a second one cuts it off."""
+def run_part(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]], *, drain_s: float = 0.0) -> None:
+    """Run `main` until it is done; SIGTERM and SIGINT set the event it is given, and a second one cuts it off.
+
+    `drain_s` is how long, in seconds, it may take its time on top of the grace.
+    """
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(_supervise(main))
+        asyncio.run(_supervise(main, _GRACE_S + drain_s))
 
 
-async def _supervise(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
+async def _supervise(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]], grace_s: float) -> None:
     stopping = asyncio.Event()
     work = asyncio.ensure_future(main(stopping))
     loop = asyncio.get_running_loop()
@@ -254,7 +258,7 @@ async def _supervise(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]])
             work.cancel()
         stopping.set()
         # Whatever hangs must not keep the user: after the grace the work is cancelled.
-        loop.call_later(_GRACE_S, work.cancel)
+        loop.call_later(grace_s, work.cancel)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         # Windows' event loop has no signal handlers; there Ctrl-C arrives as KeyboardInterrupt.
@@ -277,9 +281,15 @@ def run_session_part(kind: str, make: Callable[[], Part], follow: Callable[[Part
             await stopping.wait()
             part.stop()
 
-        helpers = [asyncio.ensure_future(h) for h in (watch(), follow(part), _summarise(part))]
+        service = Service(part.session.answers, lambda: _status_line(part.session))
+
+        async def tell_ready() -> None:
+            await part.session.entered.wait()
+            service.ready()
+
+        helpers = [asyncio.ensure_future(h) for h in (watch(), follow(part), _summarise(part), tell_ready())]
         try:
-            async with StatusServer(kind, lambda: _session_snapshot(part)):
+            async with StatusServer(kind, lambda: _session_snapshot(part)), service:
                 await part.run()
         finally:
             for helper in helpers:
@@ -289,12 +299,18 @@ def run_session_part(kind: str, make: Callable[[], Part], follow: Callable[[Part
     run_part(main)
 
 
+def _status_line(session: Session) -> str:
+    if session.connection is None:
+        return f"trying to reach {session.relay}"
+    return f"in room {session.config.room} of {session.relay}, {session.connection.rtt * 1000:.0f} ms away"
+
+
 def _session_snapshot(part: Part) -> Mapping[str, Any]:
     session = part.session
     connection, welcome = session.connection, session.welcome
     connected = connection is not None and welcome is not None
     return {
-        "relay": str(session.config.relay),
+        "relay": str(session.relay),
         "room": session.config.room,
         "connected": connected,
         "peer_id": welcome.peer_id if connected and welcome else None,

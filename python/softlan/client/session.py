@@ -8,6 +8,7 @@ long as it takes, unless the relay says that it is not wanted.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import platform
 import random
@@ -19,13 +20,14 @@ from typing import Any, Protocol
 
 from softlan import __version__
 from softlan._core import Connection, CoreError, Endpoint, Mac, TransportSettings
-from softlan.config import Congestion, HostPort
+from softlan.config import Congestion, HostPort, parse_host_port
 from softlan.control.channel import ControlChannel
 from softlan.control.codes import Code, Retry
 from softlan.control.messages import (
     PROTOCOL,
     Disconnect,
     Hello,
+    Notice,
     PeerJoined,
     PeerLeft,
     Reject,
@@ -36,6 +38,7 @@ from softlan.control.messages import (
     decode_from_relay,
 )
 from softlan.errors import (
+    ConfigError,
     InterfaceError,
     PrivilegeError,
     RejectedError,
@@ -62,6 +65,12 @@ _BUDGET_S = 1.0
 
 _SILENCE_S = 1.0
 """Two keep-alives without an answer: time to try a second connection."""
+
+_MAX_AWAY_S = 600.0
+"""A relay that says it will be away for longer is asked again after this long all the same."""
+
+_ELSEWHERE_ATTEMPTS = 3
+"""How often another relay is tried that the former named, before the former is asked again."""
 
 _BACKOFF_S = (0.1, 0.2, 0.4, 0.8)
 """Pauses between attempts, the last one from then on, each shortened by up to half so that a party does not come back in step. A relay
@@ -127,7 +136,11 @@ class Session:
         self.welcome: Welcome | None = None
         self.relay_counters: dict[str, int] = {}
         self.joins = 0
+        self.entered = asyncio.Event()
+        """Set once the room has been entered for the first time."""
         self._handler = handler
+        self._away_s = 0.0
+        self._elsewhere: HostPort | None = None
         self._stopping = asyncio.Event()
         transport = TransportSettings(
             idle_timeout=config.idle_timeout_s,
@@ -166,7 +179,10 @@ class Session:
                 if self._stopping.is_set():
                     return
                 pause = _BACKOFF_S[min(attempt, len(_BACKOFF_S) - 1)] * random.uniform(0.5, 1.0)  # noqa: S311
+                pause, self._away_s = max(pause, self._away_s), 0.0
                 attempt += 1
+                if attempt > _ELSEWHERE_ATTEMPTS:
+                    self._elsewhere = None
                 state = status.Reconnecting(attempt, pause, reason)
                 log_event(
                     logger, Event.SESSION_RETRY, status.say(state), attempt=attempt, delay_s=round(pause, 3)
@@ -254,7 +270,7 @@ class Session:
             log_event(
                 logger,
                 Event.SESSION_CONNECTING,
-                status.say(status.Connecting(str(config.relay), address)),
+                status.say(status.Connecting(str(self.relay), address)),
                 address=address,
             )
             try:
@@ -266,13 +282,22 @@ class Session:
                 if error.args[0] in _TRUST_FAULTS:
                     break
             else:
-                log_event(logger, Event.SESSION_CONNECTED, status.say(status.Connected(str(config.relay))))
+                log_event(logger, Event.SESSION_CONNECTED, status.say(status.Connected(str(self.relay))))
                 return connection
         assert last is not None
         raise self._explain_failure(last, limit) from last
 
+    @property
+    def relay(self) -> HostPort:
+        """The relay this session is with or tries to reach: the one it was given, or one that took its place."""
+        return self._elsewhere or self.config.relay
+
+    async def answers(self, timeout_s: float) -> bool:
+        """Say whether the data plane does its work."""
+        return await self.endpoint.answers(timeout=timeout_s)
+
     async def _resolve(self) -> list[str]:
-        relay = self.config.relay
+        relay = self.relay
         try:
             async with asyncio.timeout(_FIRST_CONNECT_S):
                 found = await asyncio.get_running_loop().getaddrinfo(
@@ -288,7 +313,7 @@ class Session:
 
     def _explain_failure(self, error: CoreError, waited_s: float) -> SoftlanError:
         kind, message = error.args
-        relay = str(self.config.relay)
+        relay = str(self.relay)
         if kind == "wrong-pin" and not self.config.pinned:
             return TrustError(
                 f"{relay} answered, but its certificate is of no authority this machine trusts ({message})",
@@ -367,6 +392,7 @@ class Session:
         gateway = any(peer.role is Role.GATEWAY for peer in peers)
         self._handler.joined(channel.connection, welcome)
         self.joins += 1
+        self.entered.set()
         log_event(
             logger,
             Event.SESSION_JOINED,
@@ -418,8 +444,16 @@ class Session:
                         self._handler.peer_left(peer)
                     case Stats(counters=counters):
                         self.relay_counters = known_counters(counters)
+                    case Notice() as notice:
+                        log_event(
+                            logger,
+                            Event.SESSION_NOTICE,
+                            f"the session ends in {notice.in_s:g} s: {notice.reason}",
+                            code=notice.code,
+                            in_s=notice.in_s,
+                        )
                     case Disconnect() as said:
-                        pass
+                        self._follow(said)
                     case None:
                         pass
         except RemoteProtocolError as error:
@@ -434,6 +468,15 @@ class Session:
         if said.code.retry is Retry.NO:
             raise status.rejected_error(said)
         return said.reason or said.code.meaning
+
+    def _follow(self, said: Disconnect) -> None:
+        """Take note of when to come back, and of who takes the relay's place."""
+        if said.back_in_s:
+            # Spread by a quarter, so that a party does not come back all at once.
+            self._away_s = min(said.back_in_s, _MAX_AWAY_S) * random.uniform(1.0, 1.25)  # noqa: S311
+        if said.relay is not None:
+            with contextlib.suppress(ConfigError):
+                self._elsewhere, self._away_s = parse_host_port(said.relay), 0.0
 
     async def _report(self, channel: ControlChannel) -> None:
         """Send `stats` at the interval."""

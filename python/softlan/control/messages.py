@@ -42,6 +42,7 @@ __all__ = [
     "ControlMessage",
     "Disconnect",
     "Hello",
+    "Notice",
     "PeerFacts",
     "PeerJoined",
     "PeerLeft",
@@ -175,14 +176,27 @@ class Stats(_Message, frozen=True, kw_only=True, tag="stats"):
     interval_s: Seconds
 
 
-class Disconnect(_Message, frozen=True, kw_only=True, tag="disconnect"):
-    """Both ways, the last message: why the sender is about to close."""
+class Notice(_Message, frozen=True, kw_only=True, tag="notice"):
+    """relay -> peer: it is going to end the session in `in_s` seconds; a `disconnect` follows then."""
 
     code: Code
     reason: str
+    in_s: Seconds
 
 
-ControlMessage: TypeAlias = Hello | Welcome | Reject | PeerJoined | PeerLeft | Stats | Disconnect
+class Disconnect(_Message, frozen=True, kw_only=True, tag="disconnect"):
+    """Both ways, the last message: why the sender is about to close.
+
+    From a relay that goes down: in how many seconds it will be back, and a relay, `HOST:PORT`, that takes its place meanwhile.
+    """
+
+    code: Code
+    reason: str
+    back_in_s: Seconds | None = None
+    relay: str | None = None
+
+
+ControlMessage: TypeAlias = Hello | Welcome | Reject | PeerJoined | PeerLeft | Stats | Notice | Disconnect
 
 
 class _Envelope(Struct):
@@ -195,7 +209,7 @@ class _Envelope(Struct):
 _ENVELOPE = msgspec.json.Decoder(_Envelope)
 _DECODERS: dict[str, msgspec.json.Decoder[ControlMessage]] = {
     kind.__struct_config__.tag: msgspec.json.Decoder(kind, dec_hook=decode_custom)  # type: ignore[misc]
-    for kind in (Hello, Welcome, Reject, PeerJoined, PeerLeft, Stats, Disconnect)
+    for kind in (Hello, Welcome, Reject, PeerJoined, PeerLeft, Stats, Notice, Disconnect)
 }
 _ENCODER = msgspec.json.Encoder(enc_hook=encode_custom)
 
@@ -235,10 +249,10 @@ def decode_from_peer(body: bytes) -> Stats | Disconnect | None:
     return message
 
 
-def decode_from_relay(body: bytes) -> PeerJoined | PeerLeft | Stats | Disconnect | None:
+def decode_from_relay(body: bytes) -> PeerJoined | PeerLeft | Stats | Notice | Disconnect | None:
     """Read what the relay sends after its welcome; None for a type not known here, to be ignored."""
-    message = _decode(body, (PeerJoined, PeerLeft, Stats, Disconnect), ignore_unknown=True)
-    assert isinstance(message, PeerJoined | PeerLeft | Stats | Disconnect | None)
+    message = _decode(body, (PeerJoined, PeerLeft, Stats, Notice, Disconnect), ignore_unknown=True)
+    assert isinstance(message, PeerJoined | PeerLeft | Stats | Notice | Disconnect | None)
     return message
 
 

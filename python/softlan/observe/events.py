@@ -84,6 +84,7 @@ class Event(StrEnum):
     # Standing services and their settings.
     SETTINGS_READ = "settings.read", logging.INFO
     INVITE_READY = "invite.ready", logging.INFO
+    INVITE_NOTE = "invite.note", logging.INFO
     SERVICE_STALLED = "service.stalled", logging.ERROR
 
     # Observation itself.

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import logging
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,9 @@ import click
 
 from softlan._core import FILTER_NAMES
 from softlan.command import PartCommand, config_option
-from softlan.config import CONGESTION_CONTROLLERS, LISTEN, RATE, ROOM, SECONDS, Listen
+from softlan.config import CONGESTION_CONTROLLERS, HOST, HOST_PORT, LISTEN, RATE, ROOM, SECONDS, Listen
 from softlan.errors import ConfigError, SoftlanError
+from softlan.notify import Service
 from softlan.observe.events import Event
 from softlan.observe.local import StatusServer
 from softlan.observe.logs import log_event
@@ -28,6 +31,7 @@ from softlan.relay.certificates import (
 )
 from softlan.relay.rooms import RoomPolicy
 from softlan.relay.server import Relay, RelayConfig
+from softlan.relay.whereabouts import Whereabouts, find_whereabouts, own_addresses
 
 __all__ = ["relay"]
 
@@ -55,7 +59,7 @@ HELP_GROUPS = {
         "filters_off",
         "congestion",
     ),
-    "Going down": ("drain", "drain_to"),
+    "Going down": ("drain", "back_in", "successor"),
     "Settings and logs": ("config", "frame_log", "frame_log_sample", "log_format", "log_level"),
 }
 
@@ -68,6 +72,12 @@ HELP_GROUPS = {
     default="443/udp",
     metavar="ADDRESS",
     help="443/udp (all addresses), IP:PORT or [IPv6]:PORT.",
+)
+@click.option(
+    "--public-host",
+    type=HOST,
+    metavar="HOST[:PORT]",
+    help="The name or address players reach this relay at, for the invites it prints.",
 )
 @click.option(
     "--cert",
@@ -177,6 +187,25 @@ HELP_GROUPS = {
     default="calm",
     help="Congestion control: by delay (calm, for tunnels), or cubic, or bbr.",
 )
+@click.option(
+    "--drain",
+    type=SECONDS,
+    default="0",
+    metavar="SECONDS",
+    help="On SIGTERM, let peers play on for so long, or until all have left; a second SIGTERM ends it at once.",
+)
+@click.option(
+    "--back-in",
+    type=SECONDS,
+    metavar="SECONDS",
+    help="When going down, tell peers to come back after so long; they try at once if not given.",
+)
+@click.option(
+    "--successor",
+    type=HOST_PORT,
+    metavar="HOST:PORT",
+    help="When going down, send peers to this relay, which they must trust as they do this one.",
+)
 @frame_log_options
 @log_options
 @version_option
@@ -228,7 +257,10 @@ def relay(
         congestion=others["congestion"],
         frame_log=others["frame_log"],
         frame_log_sample=others["frame_log_sample"],
+        back_in_s=others["back_in"],
+        successor=others["successor"],
     )
+    drain_s: float = others["drain"]
 
     def certificate() -> ServerCertificate:
         if cert is not None and key is not None:
@@ -249,20 +281,45 @@ def relay(
             pin=shown.pin,
             certificate=None if dev_cert_der_out is None else str(dev_cert_der_out),
         )
+        whereabouts = find_whereabouts(
+            running.local_address,
+            others["public_host"],
+            pin=_pin(shown),
+            certified_names=None if cert is None else shown.names,
+            kept=dev_cert_state is not None,
+            own=own_addresses(),
+        )
+        _tell_invites(whereabouts, allowed_rooms)
         reload_on_hangup = cert is not None or dev_cert_state is not None
+        service = Service(
+            running.answers, lambda: f"{running.peer_count} peers in {running.room_count} rooms"
+        )
 
         def hangup() -> None:
+            service.reloading()
             if reload_on_hangup:
                 _reload(running, certificate, dev_cert_der_out)
+            service.ready()
 
         # Windows has no SIGHUP, and no handlers on its event loop.
         with contextlib.suppress(NotImplementedError, AttributeError):
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hangup)
-        async with StatusServer("relay", running.snapshot):
+
+        def snapshot() -> dict[str, Any]:
+            relay = None if whereabouts.relay is None else str(whereabouts.relay)
+            told = {"relay": relay, "pins": whereabouts.pins, "notes": whereabouts.notes}
+            return {**running.snapshot(), "invite": {**told, "rooms": sorted(allowed_rooms)}}
+
+        async with StatusServer("relay", snapshot), service:
             serving = asyncio.ensure_future(running.serve())
             told = asyncio.ensure_future(stopping.wait())
+            service.ready()
             try:
                 await asyncio.wait((serving, told), return_when=asyncio.FIRST_COMPLETED)
+                service.stopping()
+                if drain_s and running.peer_count:
+                    _tell_draining(running, drain_s)
+                    await running.drain(drain_s)
             finally:
                 log_event(logger, Event.RELAY_STOPPING, "stopping; telling the peers")
                 await running.close()
@@ -271,7 +328,34 @@ def relay(
                 await asyncio.gather(serving, told, return_exceptions=True)
         log_event(logger, Event.RELAY_STOPPED, "stopped")
 
-    run_part(main)
+    run_part(main, drain_s=drain_s)
+
+
+def _pin(certificate: ServerCertificate) -> str:
+    return base64.urlsafe_b64encode(bytes.fromhex(certificate.pin)).decode("ascii").rstrip("=")
+
+
+def _tell_invites(whereabouts: Whereabouts, rooms: Sequence[str]) -> None:
+    """Log what players type, and what the operator should know about it."""
+    for note in whereabouts.notes:
+        log_event(logger, Event.INVITE_NOTE, note)
+    if whereabouts.relay is None:
+        return
+    for room in rooms:
+        log_event(
+            logger,
+            Event.INVITE_READY,
+            f"to play in room {room}: {whereabouts.invite(room).command}",
+            room=room,
+        )
+    if not rooms:
+        words = f"to play in a room, any name in place of ROOM: {whereabouts.invite('ROOM').command}"
+        log_event(logger, Event.INVITE_READY, words)
+
+
+def _tell_draining(running: Relay, drain_s: float) -> None:
+    words = f"going down within {drain_s:g} s; {running.peer_count} peers are told and may finish, nobody new comes in"
+    log_event(logger, Event.RELAY_DRAINING, words, peers=running.peer_count, seconds=drain_s)
 
 
 def _reload(running: Relay, certificate: Any, der_out: Path | None) -> None:

@@ -7,6 +7,7 @@ between two awaits needs no lock.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from dataclasses import dataclass, field
@@ -21,12 +22,13 @@ from softlan._core import (
     Room,
     TransportSettings,
 )
-from softlan.config import Congestion
+from softlan.config import Congestion, HostPort
 from softlan.control.channel import ControlChannel
 from softlan.control.codes import Code
 from softlan.control.messages import (
     Disconnect,
     Hello,
+    Notice,
     Reject,
     Stats,
     decode_from_peer,
@@ -45,13 +47,18 @@ __all__ = ["Relay", "RelayConfig"]
 
 logger = logging.getLogger(__name__)
 
+_GOING = "the relay is stopping or restarting"
+
 _REJECT_LINGER_S = 1.0
 """How long a rejected peer has to take its reject before the connection is closed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RelayConfig:
-    """How a relay behaves. `listen` is `IP:PORT`; limits are in bits per second, None is no limit."""
+    """How a relay behaves. `listen` is `IP:PORT`; limits are in bits per second, None is no limit.
+
+    `back_in_s` and `successor` are told to peers in the end: when this relay is back, and which takes its place meanwhile.
+    """
 
     listen: str
     policy: RoomPolicy = field(default_factory=RoomPolicy)
@@ -68,6 +75,8 @@ class RelayConfig:
     frame_log_sample: int = 100
     stats_interval_s: float = 10.0
     summary_interval_s: float = 60.0
+    back_in_s: float | None = None
+    successor: HostPort | None = None
 
 
 @dataclass(slots=True)
@@ -95,6 +104,8 @@ class Relay:
         self._frame_log = FrameLog(config.frame_log, sample=config.frame_log_sample)
         self._last_readings: dict[int, Reading] = {}
         self._closing = False
+        self._going = False
+        self._everybody_left = asyncio.Event()
 
     @classmethod
     def start(cls, config: RelayConfig, certificate: ServerCertificate) -> Relay:
@@ -146,12 +157,42 @@ class Relay:
         while (connection := await self._endpoint.accept()) is not None:
             self._spawn(self._serve_peer(connection))
 
+    @property
+    def peer_count(self) -> int:
+        """The number of peers in all rooms."""
+        return self._rooms.peer_count
+
+    @property
+    def room_count(self) -> int:
+        """The number of rooms that somebody is in."""
+        return len(self._rooms)
+
+    async def answers(self, timeout_s: float) -> bool:
+        """Say whether the data plane does its work."""
+        return await self._endpoint.answers(timeout=timeout_s)
+
+    async def drain(self, seconds: float) -> None:
+        """Let nobody in any more, tell every peer that the relay goes down in `seconds`, and wait that long or until all have left."""
+        self._going = True
+        self._everybody_left.clear()
+        for peer in self._peers.values():
+            peer.channel.post(Notice(code=Code.SHUTTING_DOWN, reason=_GOING, in_s=seconds))
+        if self._peers:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._everybody_left.wait()
+
     async def close(self) -> None:
         """Tell every peer, close every connection and give up the socket."""
         if self._closing:
             return
         self._closing = True
-        farewell = Disconnect(code=Code.SHUTTING_DOWN, reason="the relay is stopping or restarting")
+        farewell = Disconnect(
+            code=Code.SHUTTING_DOWN,
+            reason=_GOING,
+            back_in_s=self.config.back_in_s,
+            relay=None if self.config.successor is None else str(self.config.successor),
+        )
         for peer in self._peers.values():
             peer.channel.post(farewell)
         await asyncio.gather(*(peer.channel.finish(timeout_s=0.3) for peer in self._peers.values()))
@@ -252,7 +293,7 @@ class Relay:
             reason = "this peer does not take QUIC datagrams (RFC 9221), in which frames travel"
             await self._reject(channel, Reject(code=Code.PROTOCOL_ERROR, reason=reason))
             return None
-        if self._closing:
+        if self._closing or self._going:
             await self._reject(channel, Reject(code=Code.SHUTTING_DOWN, reason=Code.SHUTTING_DOWN.meaning))
             return None
         match self._rooms.admit(hello, connection.id):
@@ -402,6 +443,8 @@ class Relay:
         peer.plugged.unplug()
         if self._peers.get(connection_id) is peer:
             del self._peers[connection_id]
+        if not self._peers:
+            self._everybody_left.set()
         self._last_readings.pop(connection_id, None)
         departure = self._rooms.leave(connection_id, code)
         if departure is None:
