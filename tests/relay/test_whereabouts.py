@@ -8,7 +8,7 @@ from softlan.config import HostPort
 from softlan.relay.whereabouts import find_whereabouts, own_addresses
 
 PIN = "A" * 43
-DEV = {"pin": PIN, "certified_names": None}
+DEV = {"pins": (PIN,), "certified_names": None}
 
 
 @pytest.mark.parametrize(
@@ -33,11 +33,11 @@ def test_the_address(listening, public, own, relay, words):
 
 def test_a_certificate_of_an_authority_needs_no_pin_under_its_own_name():
     by_name = find_whereabouts(
-        "[::]:443", ("Play.example.org", None), pin=PIN, certified_names=("play.example.org",)
+        "[::]:443", ("Play.example.org", None), pins=(PIN,), certified_names=("play.example.org",)
     )
     assert (by_name.pins, by_name.notes) == ((), ())
     by_address = find_whereabouts(
-        "[::]:443", ("8.8.8.8", None), pin=PIN, certified_names=("play.example.org",)
+        "[::]:443", ("8.8.8.8", None), pins=(PIN,), certified_names=("play.example.org",)
     )
     assert by_address.pins == (PIN,)
     assert "is not for 8.8.8.8" in by_address.notes[0]

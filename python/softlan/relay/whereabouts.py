@@ -38,7 +38,7 @@ def find_whereabouts(
     listening: str,
     public: tuple[str, int | None] | None,
     *,
-    pin: str,
+    pins: tuple[str, ...],
     certified_names: tuple[str, ...] | None,
     kept: bool = True,
     own: tuple[str, ...] = (),
@@ -46,7 +46,7 @@ def find_whereabouts(
     """Put together what is known. Pure.
 
     `listening` is the bound `IP:PORT`, `public` what the operator said, `own` are the machine's addresses towards the internet,
-    `certified_names` the names in a certificate of an authority, None for a certificate the relay made itself, `kept` whether that one
+    `pins` the relay's, `certified_names` the names in a certificate of an authority, None for a certificate the relay made itself, `kept` whether that one
     will be the same after a restart.
     """
     bound = parse_host_port(listening)
@@ -68,7 +68,6 @@ def find_whereabouts(
                 f"{best} is good in this machine's own network only; for players elsewhere give your public name or address"
                 " with --public-host NAME, and let the router forward the UDP port"
             )
-    pins: tuple[str, ...] = (pin,)
     if certified_names is not None and relay is not None and relay.host.lower() in certified_names:
         pins = ()  # A renewed certificate may have another key; its authority and name say enough.
     elif certified_names is not None:
