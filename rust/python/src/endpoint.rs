@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pyo3::prelude::*;
+use pyo3::types::PyBytes;
 use pyo3_async_runtimes::tokio::future_into_py;
 use softlan_link::{Congestion, Connection, Endpoint, LinkError, TransportSettings, UdpKind};
 
@@ -185,6 +186,17 @@ impl PyConnection {
     #[getter]
     fn max_datagram_size(&self) -> Option<usize> {
         self.0.max_datagram_size()
+    }
+
+    fn export_keying_material<'py>(
+        &self,
+        py: Python<'py>,
+        label: &[u8],
+        context: &[u8],
+        length: usize,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let exported = self.0.export_keying_material(label, context, length).map_err(link_error)?;
+        Ok(PyBytes::new(py, &exported))
     }
 
     #[pyo3(signature = (*, timeout))]
