@@ -178,9 +178,12 @@ class Endpoint:
     def accept(self) -> Awaitable[Connection | None]:
         """Wait for the next peer whose handshake is done; None once closed."""
     def connect(
-        self, address: str, server_name: str, roots: list[bytes], *, timeout: float
+        self, address: str, server_name: str, roots: list[bytes], *, pins: list[bytes] = ..., timeout: float
     ) -> Awaitable[Connection]:
         """Connect to `IP:PORT`, trusting the DER certificates in `roots`.
+
+        With `pins`, each the SHA-256 of a public key (32 bytes), the relay must hold one of those keys, and nothing else is asked
+        of its certificate.
 
         Raise CoreError of kind wrong-pin, wrong-name, expired, no-common-protocol, timed-out, no-datagrams, ...
         """
