@@ -216,7 +216,7 @@ class Connection:
     @property
     def max_datagram_size(self) -> int | None: ...
     def export_keying_material(self, label: bytes, context: bytes, length: int) -> bytes:
-        """Give bytes only the two ends of this connection can know (RFC 8446 section 7.5). Raise CoreError for a length of 0 or above 8160."""
+        """Give bytes only the two ends of the connection know (RFC 8446 section 7.5); CoreError for other than 1 to 8160."""
     def settled_datagram_budget(self, *, timeout: float) -> Awaitable[int]:
         """Wait until path MTU discovery has settled, `timeout` at most; give the largest datagram payload."""
     def silence(self, limit: float) -> Awaitable[None]:
