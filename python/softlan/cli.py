@@ -14,6 +14,7 @@ from softlan.lab.cli import command as demo
 from softlan.observe.counters import DROP_COUNTERS
 from softlan.observe.local import PartStatus, read_all
 from softlan.parts import reported, version_option
+from softlan.relay.admin_cli import admin
 from softlan.relay.cli import relay
 
 __all__ = ["main"]
@@ -54,6 +55,8 @@ def _print_part(part: PartStatus) -> None:
 
 def _print_relay(status: dict[str, Any]) -> None:
     click.echo(f"  listens on {status.get('listen')}, {status.get('peer_count')} peers")
+    if away := status.get("turned_away"):
+        click.echo("  turned away: " + ", ".join(f"{code} {count}" for code, count in away.items()))
     for room in status.get("rooms", []):
         gateway = "with gateway" if room["gateway"] else "no gateway"
         click.echo(f"  room {room['code']}: MTU {room['tap_mtu']}, {gateway}")
@@ -83,3 +86,4 @@ main.add_command(relay)
 main.add_command(gateway)
 main.add_command(client)
 main.add_command(demo)
+main.add_command(admin)

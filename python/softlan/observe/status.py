@@ -238,7 +238,7 @@ def _company(state: Joined) -> str:
 
 
 _DISTRUST = {
-    TrustFault.WRONG_PIN: "it is not the relay whose certificate you were given",
+    TrustFault.WRONG_PIN: "it is not the relay whose certificate or pin you were given",
     TrustFault.WRONG_NAME: "its certificate is for another name",
     TrustFault.EXPIRED: "its certificate is not valid at this time",
     TrustFault.OTHER: "its certificate could not be verified",
@@ -246,7 +246,7 @@ _DISTRUST = {
 
 _TRUST_HINTS = {
     TrustFault.WRONG_PIN: (
-        "the relay may have been restarted with a new certificate: ask its operator for the current file"
+        "the relay may have been restarted with a new certificate: ask its operator for the current file or pin"
         " (relays keep theirs with --dev-cert-state)"
     ),
     TrustFault.WRONG_NAME: "give the name the certificate was made for with --server-name",

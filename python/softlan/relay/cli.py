@@ -18,6 +18,8 @@ from softlan.observe.events import Event
 from softlan.observe.local import StatusServer
 from softlan.observe.logs import log_event
 from softlan.parts import frame_log_options, log_options, reported, run_part, version_option
+from softlan.relay.access_options import AccessChoices, access_options
+from softlan.relay.admin import AdminServer, Desk, Pins
 from softlan.relay.certificates import (
     ServerCertificate,
     kept_dev_certificate,
@@ -149,6 +151,7 @@ logger = logging.getLogger(__name__)
     default="calm",
     help="Congestion control: by delay (calm, for tunnels), or cubic, or bbr.",
 )
+@access_options
 @frame_log_options
 @log_options
 @version_option
@@ -170,6 +173,7 @@ def relay(
     limit_broadcast: int | None,
     limit_unknown: int | None,
     limit_total: int | None,
+    access: AccessChoices,
     **others: Any,
 ) -> None:
     """Run the relay: the switch in the middle of the party.
@@ -200,6 +204,7 @@ def relay(
         congestion=others["congestion"],
         frame_log=others["frame_log"],
         frame_log_sample=others["frame_log_sample"],
+        gate=access.limits(),
     )
 
     def certificate() -> ServerCertificate:
@@ -210,8 +215,15 @@ def relay(
         return make_dev_certificate(dev_cert_name)
 
     async def main(stopping: asyncio.Event) -> None:
+        with contextlib.ExitStack() as stack:
+            await serve(stopping, stack)
+
+    async def serve(stopping: asyncio.Event, stack: contextlib.ExitStack) -> None:
         shown = certificate()
-        running = Relay.start(config, shown)
+        state = access.memory()
+        stack.callback(state.close)
+        running = Relay.start(config, shown, access.rules(), state)
+        pins = Pins(shown.pin, access.next_pins)
         _write_der(dev_cert_der_out, shown)
         log_event(
             logger,
@@ -219,18 +231,26 @@ def relay(
             f"listening on {running.local_address}/udp",
             address=running.local_address,
             pin=shown.pin,
+            next_pin=pins.next[0] if pins.next else None,
             certificate=None if dev_cert_der_out is None else str(dev_cert_der_out),
         )
+        if running.gate.rules.open_rooms:
+            log_event(
+                logger,
+                Event.ROOMS_OPEN,
+                "whoever reaches this relay may open rooms on it; --rooms FILE or --no-open-rooms changes that",
+            )
         reload_on_hangup = cert is not None or dev_cert_state is not None
 
         def hangup() -> None:
             if reload_on_hangup:
-                _reload(running, certificate, dev_cert_der_out)
+                _reload(running, certificate, dev_cert_der_out, pins)
+            _reload_rules(running, access)
 
         # Windows has no SIGHUP, and no handlers on its event loop.
         with contextlib.suppress(NotImplementedError, AttributeError):
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hangup)
-        async with StatusServer("relay", running.snapshot):
+        async with StatusServer("relay", running.snapshot), AdminServer(Desk(running, pins)):
             serving = asyncio.ensure_future(running.serve())
             told = asyncio.ensure_future(stopping.wait())
             try:
@@ -246,11 +266,24 @@ def relay(
     run_part(main)
 
 
-def _reload(running: Relay, certificate: Any, der_out: Path | None) -> None:
+def _reload_rules(running: Relay, access: AccessChoices) -> None:
+    """Read the rooms again; when that fails the relay goes on with the rules it has."""
+    if access.rooms is None:
+        return
+    try:
+        running.replace_rules(access.rules())
+    except SoftlanError as error:
+        log_event(logger, Event.RULES_FAILED, f"the former rules stay in use: {error}", hint=error.hint)
+    else:
+        log_event(logger, Event.RULES_LOADED, "the rooms were read again", file=str(access.rooms))
+
+
+def _reload(running: Relay, certificate: Any, der_out: Path | None, pins: Pins) -> None:
     """Read the certificate again; when that fails the relay goes on with the one it has."""
     try:
         fresh = certificate()
         running.replace_certificate(fresh)
+        pins.replace(fresh.pin)
         _write_der(der_out, fresh)
     except SoftlanError as error:
         log_event(
