@@ -13,10 +13,12 @@ from softlan.command import HELP_WIDTH
 from softlan.completion import completion
 from softlan.config_cli import config_group
 from softlan.gateway.cli import gateway
+from softlan.invite_cli import invite
 from softlan.lab.cli import command as demo
 from softlan.observe.counters import DROP_COUNTERS
 from softlan.observe.local import PartStatus, read_all
 from softlan.parts import reported, version_option
+from softlan.relay.admin_cli import admin
 from softlan.relay.cli import relay
 
 __all__ = ["main"]
@@ -32,7 +34,7 @@ class _Commands(click.Group):
         )
 
 
-_ORDER = ("join", "relay", "invite", "gateway", "client", "status", "doctor", "ping", "config")
+_ORDER = ("join", "relay", "invite", "gateway", "client", "status", "doctor", "ping", "admin", "config")
 
 
 @click.group(
@@ -83,6 +85,8 @@ def _print_part(part: PartStatus) -> None:
 
 def _print_relay(status: dict[str, Any]) -> None:
     click.echo(f"  listens on {status.get('listen')}, {status.get('peer_count')} peers")
+    if away := status.get("turned_away"):
+        click.echo("  turned away: " + ", ".join(f"{code} {count}" for code, count in away.items()))
     for room in status.get("rooms", []):
         gateway = "with gateway" if room["gateway"] else "no gateway"
         click.echo(f"  room {room['code']}: MTU {room['tap_mtu']}, {gateway}")
@@ -113,6 +117,8 @@ for _command in (
     relay,
     gateway,
     client,
+    invite,
+    admin,
     config_group({"relay": relay, "gateway": gateway, "client": client}),
     completion,
     demo,

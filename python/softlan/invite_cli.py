@@ -67,8 +67,8 @@ class _Made:
 def invite(*, pins: tuple[str, ...], key: str | None, qr: bool, as_json: bool, **wished: Any) -> None:
     """Make an invite to ROOM: a line to send to players, who type softlan join "softlan://...".
 
-    It is made by the relay that runs on this machine, as the user it runs as. A room that asks for a key gets an invite with a key of its own, good
-    for 24 hours unless --expires says otherwise. With --host and --pin it is put together from these alone.
+    The relay that runs on this machine makes it, for the user it runs as. Where the room asks for a key, the invite has one of its own,
+    good for 24 hours unless --expires says otherwise. With --host and --pin it is put together from these alone.
     """
     wish = _Wish(**wished)
     made = _from_options(wish, pins, key) if pins or key is not None else _from_relay(wish)
@@ -76,7 +76,7 @@ def invite(*, pins: tuple[str, ...], key: str | None, qr: bool, as_json: bool, *
     role = "gateway" if wish.gateway else "client"
     command = f'softlan gateway "{link}" --interface eth0' if wish.gateway else made.invite.command
     if as_json:
-        told = {"invite": link, "command": command, "room": made.invite.room, "role": role}
+        told: dict[str, Any] = {"invite": link, "command": command, "room": made.invite.room, "role": role}
         told |= {"relay": str(made.invite.relay), "pins": list(made.invite.pins)}
         told |= {"expires": made.expires, "single_use": wish.once, "notes": list(made.notes)}
         click.echo(json.dumps(told, indent=2))
@@ -115,8 +115,7 @@ def _from_relay(wish: _Wish) -> _Made:
     room = wish.room or _only_room(where)
     notes: list[str] = [] if wish.host else list(where["notes"])
     relay = _relay(wish.host, where, found["listen"])
-    rule = where["rooms"].get(room)
-    is_open = where["open_rooms"] if rule is None else rule["open"]
+    is_open = where["rooms"].get(room, where["open_rooms"])
     if is_open and not (wish.gateway or wish.once or wish.expires_s is not None):
         return _Made(invite=Invite(relay.host, relay.port, room, tuple(where["pins"])), notes=tuple(notes))
     asked = AskInvite(room=room, gateway=wish.gateway, expires_s=wish.expires_s or 86400.0, once=wish.once)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NoReturn, ParamSpec, Protocol, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from softlan import __version__
 from softlan._core import WIRE_VERSION
@@ -25,15 +26,16 @@ from softlan._core import __version__ as core_version
 from softlan.client.identity import Identity
 from softlan.client.session import Session, SessionConfig
 from softlan.command import InvitedOption, invite_options, settings_file
-from softlan.config import CONGESTION_CONTROLLERS, HOST_PORT, ROOM, Congestion, HostPort
+from softlan.config import CONGESTION_CONTROLLERS, HOST_PORT, ROOM, Congestion, HostPort, option_type
+from softlan.control.keys import RoomKey, parse_key
 from softlan.control.messages import PROTOCOL, Role
-from softlan.errors import SoftlanError
+from softlan.errors import ConfigError, SoftlanError
 from softlan.notify import Service
 from softlan.observe.counters import Change, Reading
 from softlan.observe.events import Event
 from softlan.observe.local import StatusServer
 from softlan.observe.logs import LogFormat, configure_logging, log_event
-from softlan.trust import load_trusted_certificates, system_trusted_certificates
+from softlan.trust import load_trusted_certificates, parse_pin, system_trusted_certificates
 
 __all__ = [
     "ROOM_OPTIONS",
@@ -58,6 +60,8 @@ R = TypeVar("R")
 F = TypeVar("F", bound=Callable[..., Any])
 
 logger = logging.getLogger("softlan.parts")
+
+PIN = option_type("pin", parse_pin)
 
 _SUMMARY_S = 60.0
 _GRACE_S = 1.8
@@ -148,6 +152,25 @@ def session_options(command: F) -> F:
             help="The room: 1 to 32 letters, digits, '-' or '_'.",
         ),
         click.option(
+            "--pin",
+            "pins",
+            cls=InvitedOption,
+            type=PIN,
+            multiple=True,
+            metavar="PIN",
+            help="The relay's pin (it logs it at start), in place of a certificate and its name; several may be given.",
+        ),
+        click.option(
+            "--key",
+            cls=InvitedOption,
+            envvar="SOFTLAN_KEY",
+            metavar="TEXT",
+            help="The room's key or an invite's. Other users of this machine see it: --key-file and SOFTLAN_KEY are safer.",
+        ),
+        click.option(
+            "--key-file", type=click.Path(path_type=Path), metavar="FILE", help="A file with the key."
+        ),
+        click.option(
             "--identity",
             type=click.Path(path_type=Path),
             metavar="FILE",
@@ -175,15 +198,25 @@ def session_config(
     congestion: Congestion,
     role: Role,
     identity: Identity,
+    pins: tuple[bytes, ...] = (),
+    key: str | None = None,
+    key_file: Path | None = None,
 ) -> SessionConfig:
     """Put the session options together.
 
     Raises:
-        ConfigError: the certificate file cannot be read.
+        ConfigError: the certificate or key file cannot be read, or options exclude each other.
 
     """
     name = server_name or relay.host
-    if relay_ca_cert is None:
+    if pins and relay_ca_cert is not None:
+        raise ConfigError(
+            "--pin and --relay-ca-cert exclude each other",
+            hint="a pin needs no certificate; leave --relay-ca-cert away",
+        )
+    if pins:
+        trusted: Callable[[], list[bytes]] = list
+    elif relay_ca_cert is None:
         trusted = system_trusted_certificates
     else:
         trusted = functools.partial(load_trusted_certificates, relay_ca_cert)
@@ -193,12 +226,28 @@ def session_config(
         server_name=name,
         trusted=trusted,
         room=room,
-        pinned=relay_ca_cert is not None,
+        pinned=relay_ca_cert is not None or bool(pins),
+        pins=pins,
+        key=_room_key(key, key_file),
         role=role,
         mac=identity.mac,
         resume=identity.resume_key(name, room),
         congestion=congestion,
     )
+
+
+def _room_key(key: str | None, key_file: Path | None) -> RoomKey | None:
+    if key_file is not None:
+        # A key in the environment gives way to a file on the command line; two on the command line are a mistake.
+        context = click.get_current_context(silent=True)
+        source = context.get_parameter_source("key") if context is not None else None
+        if key is not None and source is not ParameterSource.ENVIRONMENT:
+            raise ConfigError("--key and --key-file exclude each other", hint="leave one of them away")
+        try:
+            key = key_file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"cannot read the key in {key_file}: {error}") from error
+    return None if key is None else parse_key(key)
 
 
 def reported(command: Callable[P, R]) -> Callable[P, R]:

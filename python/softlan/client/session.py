@@ -23,6 +23,7 @@ from softlan._core import Connection, CoreError, Endpoint, Mac, TransportSetting
 from softlan.config import Congestion, HostPort, parse_host_port
 from softlan.control.channel import ControlChannel
 from softlan.control.codes import Code, Retry
+from softlan.control.keys import Claim, RoomKey
 from softlan.control.messages import (
     PROTOCOL,
     Disconnect,
@@ -82,7 +83,7 @@ class SessionConfig:
     """What to join, and how.
 
     `trusted` is asked before each attempt, so that a renewed certificate file is read again; `pinned` says that it is the
-    relay's own certificate and not the system's authorities.
+    relay's own certificate and not the system's authorities. With `pins`, SHA-256 of public keys, certificates and the name do not matter.
     """
 
     relay: HostPort
@@ -93,6 +94,8 @@ class SessionConfig:
     mac: Mac | None
     resume: str
     pinned: bool = True
+    pins: tuple[bytes, ...] = ()
+    key: RoomKey | None = None
     keep_alive_s: float = 0.5
     idle_timeout_s: float = 2.5
     max_udp_payload: int = 1472
@@ -142,6 +145,7 @@ class Session:
         self._away_s = 0.0
         self._elsewhere: HostPort | None = None
         self._stopping = asyncio.Event()
+        self._secret: bytes | None = None
         transport = TransportSettings(
             idle_timeout=config.idle_timeout_s,
             keep_alive=config.keep_alive_s,
@@ -221,13 +225,17 @@ class Session:
 
     async def _join(self) -> _Joined:
         """Connect and be admitted."""
+        key = self.config.key
+        if key is not None and self._secret is None:
+            # Before connecting: it takes a while, and the relay waits only so long for the hello.
+            self._secret = await asyncio.to_thread(key.secret, self.config.room)
         connection = await self._connect()
         channel = ControlChannel(connection)
         try:
             budget = await connection.settled_datagram_budget(timeout=_BUDGET_S)
             await connection.open_control()
             channel.start()
-            channel.post(self._hello(budget))
+            channel.post(self._hello(connection, budget))
             async with asyncio.timeout(_WELCOME_S):
                 body = await channel.receive()
             if body is None:
@@ -248,8 +256,11 @@ class Session:
             raise status.rejected_error(answer)
         return _Joined(channel, answer)
 
-    def _hello(self, budget: int) -> Hello:
+    def _hello(self, connection: Connection, budget: int) -> Hello:
         config = self.config
+        proof: str | None = None
+        if self._secret is not None:
+            proof = Claim.over(connection, config.room, config.role, config.mac).prove(self._secret)
         return Hello(
             protocol=PROTOCOL,
             role=config.role,
@@ -257,6 +268,8 @@ class Session:
             mac=config.mac,
             datagram_budget=budget,
             resume=config.resume,
+            proof=proof,
+            token=None if config.key is None else config.key.token,
             software=f"softlan/{__version__} ({platform.system().lower()})"[:64],
         )
 
@@ -275,7 +288,11 @@ class Session:
             )
             try:
                 connection = await self.endpoint.connect(
-                    address, config.server_name, config.trusted(), timeout=limit / len(addresses)
+                    address,
+                    config.server_name,
+                    config.trusted(),
+                    pins=list(config.pins),
+                    timeout=limit / len(addresses),
                 )
             except CoreError as error:
                 last = error

@@ -23,12 +23,14 @@ from softlan.control.fields import (
     DatagramBudget,
     FieldFault,
     PeerId,
+    Proof,
     Protocol,
     ResumeKey,
     Role,
     Seconds,
     Software,
     TapMtu,
+    Token,
     check_role_and_mac,
     decode_custom,
     encode_custom,
@@ -73,7 +75,8 @@ class _Message(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field=
 class Hello(_Message, frozen=True, kw_only=True, tag="hello"):
     """peer -> relay, the first message: who wants in, where, and what it can carry.
 
-    `room` is folded to upper case, `resume` to lower case, when the message is made.
+    `room` is folded to upper case, `resume` and `proof` to lower case, when the message is made. `proof` and `token` are
+    `softlan.control.keys`'.
     """
 
     protocol: Protocol
@@ -83,21 +86,27 @@ class Hello(_Message, frozen=True, kw_only=True, tag="hello"):
     mac: Mac | None = None
     fragments: bool = True
     resume: ResumeKey | None = None
+    proof: Proof | None = None
+    token: Token | None = None
     software: Software | None = None
 
     def __post_init__(self) -> None:
         check_role_and_mac(self.role, self.mac)
         msgspec.structs.force_setattr(self, "room", normalise_room_code(self.room))
-        if self.resume is not None:
-            msgspec.structs.force_setattr(self, "resume", self.resume.lower())
+        for name in ("resume", "proof"):
+            if (text := getattr(self, name)) is not None:
+                msgspec.structs.force_setattr(self, name, text.lower())
+        if self.token is not None and self.proof is None:
+            raise FieldFault("proof", "a token needs one beside it")
 
     def __repr__(self) -> str:
-        """Leave out `resume`: it is a secret, and reprs end up in logs."""
+        """Leave out `resume`, which is a secret, and proofs: reprs end up in logs."""
         resume = "None" if self.resume is None else "<secret>"
+        proof = "None" if self.proof is None else f"<by {'key' if self.token is None else 'invite'}>"
         return (
             f"Hello(protocol={self.protocol}, role={self.role.value!r}, room={self.room!r}, mac={self.mac},"
             f" datagram_budget={self.datagram_budget}, fragments={self.fragments}, resume={resume},"
-            f" software={self.software!r})"
+            f" proof={proof}, software={self.software!r})"
         )
 
 

@@ -34,6 +34,14 @@ class Event(StrEnum):
     CERTIFICATE_FAILED = "certificate.failed", logging.ERROR
     ROOM_OPENED = "room.opened", logging.INFO
     ROOM_CLOSED = "room.closed", logging.INFO
+    ROOMS_OPEN = "rooms.open", logging.INFO
+    RULES_LOADED = "rules.loaded", logging.INFO
+    RULES_FAILED = "rules.failed", logging.ERROR
+    STATE_FAILED = "state.failed", logging.ERROR
+    INVITE_ISSUED = "invite.issued", logging.INFO
+    PEER_KICKED = "peer.kicked", logging.WARNING
+    BAN_ADDED = "ban.added", logging.WARNING
+    BAN_LIFTED = "ban.lifted", logging.INFO
     HELLO_REJECTED = "hello.rejected", logging.WARNING
     CONNECTION_FAILED = "connection.failed", logging.INFO
 

@@ -28,7 +28,14 @@ from softlan.errors import SoftlanError
 from softlan.observe.events import Event
 from softlan.observe.logs import log_event
 
-__all__ = ["PartStatus", "StatusServer", "read_all", "runtime_directories", "runtime_directory"]
+__all__ = [
+    "PartStatus",
+    "StatusServer",
+    "listen_privately",
+    "read_all",
+    "runtime_directories",
+    "runtime_directory",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +108,7 @@ class StatusServer:
             if _AF_UNIX is None:
                 raise SoftlanError("this platform has no unix sockets")
             path = runtime_directory() / f"{self._part}-{os.getpid()}{SUFFIX}"
-            listener = _listen(path)
+            listener = listen_privately(path)
         except (SoftlanError, OSError) as error:
             log_event(
                 logger,
@@ -181,8 +188,11 @@ def _user_id() -> int:
     return os.geteuid() if hasattr(os, "geteuid") else 0
 
 
-def _listen(path: Path) -> socket.socket:
-    """Bind a socket that only its owner can connect to."""
+def listen_privately(path: Path) -> socket.socket:
+    """Bind a unix socket that only its owner can connect to.
+
+    Raises SoftlanError, OSError: it cannot be had there.
+    """
     if len(os.fsencode(path)) > _MAX_SOCKET_PATH:
         raise SoftlanError(f"{path} is too long for a unix socket; set SOFTLAN_RUNTIME_DIR to a shorter one")
     _prepare_directory(path.parent)

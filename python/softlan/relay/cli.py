@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import logging
 import signal
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,8 @@ from softlan.observe.events import Event
 from softlan.observe.local import StatusServer
 from softlan.observe.logs import log_event
 from softlan.parts import frame_log_options, log_options, reported, run_part, version_option
+from softlan.relay.access_options import AccessChoices, access_options
+from softlan.relay.admin import AdminServer, Desk, Pins
 from softlan.relay.certificates import (
     ServerCertificate,
     kept_dev_certificate,
@@ -29,9 +29,9 @@ from softlan.relay.certificates import (
     make_dev_certificate,
     write_der,
 )
+from softlan.relay.inviting import Inviting
 from softlan.relay.rooms import RoomPolicy
 from softlan.relay.server import Relay, RelayConfig
-from softlan.relay.whereabouts import Whereabouts, find_whereabouts, own_addresses
 
 __all__ = ["relay"]
 
@@ -47,9 +47,22 @@ HELP_GROUPS = {
         "dev_cert_name",
         "dev_cert_der_out",
         "dev_cert_state",
+        "next_cert",
     ),
-    "Rooms": ("allowed_rooms", "rooms", "max_rooms", "max_peers", "max_peers_per_room", "room_mtu"),
+    "Rooms, and who may come in": (
+        "rooms",
+        "open_rooms",
+        "allowed_rooms",
+        "state",
+        "max_rooms",
+        "max_peers",
+        "max_peers_per_room",
+        "room_mtu",
+    ),
     "What a peer may do": (
+        "max_connections_per_address",
+        "hellos_per_address",
+        "wrong_keys_per_minute",
         "admission_timeout",
         "idle_timeout",
         "limit_broadcast",
@@ -206,6 +219,7 @@ HELP_GROUPS = {
     metavar="HOST:PORT",
     help="When going down, send peers to this relay, which they must trust as they do this one.",
 )
+@access_options
 @frame_log_options
 @log_options
 @version_option
@@ -227,6 +241,7 @@ def relay(
     limit_broadcast: int | None,
     limit_unknown: int | None,
     limit_total: int | None,
+    access: AccessChoices,
     **others: Any,
 ) -> None:
     """Run the relay: the switch in the middle of the party.
@@ -259,6 +274,7 @@ def relay(
         frame_log_sample=others["frame_log_sample"],
         back_in_s=others["back_in"],
         successor=others["successor"],
+        gate=access.limits(),
     )
     drain_s: float = others["drain"]
 
@@ -270,8 +286,15 @@ def relay(
         return make_dev_certificate(dev_cert_name)
 
     async def main(stopping: asyncio.Event) -> None:
+        with contextlib.ExitStack() as stack:
+            await serve(stopping, stack)
+
+    async def serve(stopping: asyncio.Event, stack: contextlib.ExitStack) -> None:
         shown = certificate()
-        running = Relay.start(config, shown)
+        state = access.memory()
+        stack.callback(state.close)
+        running = Relay.start(config, shown, access.rules(), state)
+        pins = Pins(shown.pin, access.next_pins)
         _write_der(dev_cert_der_out, shown)
         log_event(
             logger,
@@ -279,17 +302,24 @@ def relay(
             f"listening on {running.local_address}/udp",
             address=running.local_address,
             pin=shown.pin,
+            next_pin=pins.next[0] if pins.next else None,
             certificate=None if dev_cert_der_out is None else str(dev_cert_der_out),
         )
-        whereabouts = find_whereabouts(
-            running.local_address,
-            others["public_host"],
-            pin=_pin(shown),
+        inviting = Inviting(
+            relay=running,
+            pins=pins,
+            public=others["public_host"],
             certified_names=None if cert is None else shown.names,
             kept=dev_cert_state is not None,
-            own=own_addresses(),
+            allowed=allowed_rooms,
         )
-        _tell_invites(whereabouts, allowed_rooms)
+        if running.gate.rules.open_rooms:
+            log_event(
+                logger,
+                Event.ROOMS_OPEN,
+                "whoever reaches this relay may open rooms on it; --rooms FILE or --no-open-rooms changes that",
+            )
+        inviting.tell()
         reload_on_hangup = cert is not None or dev_cert_state is not None
         service = Service(
             running.answers, lambda: f"{running.peer_count} peers in {running.room_count} rooms"
@@ -298,7 +328,8 @@ def relay(
         def hangup() -> None:
             service.reloading()
             if reload_on_hangup:
-                _reload(running, certificate, dev_cert_der_out)
+                _reload(running, certificate, dev_cert_der_out, pins)
+            _reload_rules(running, access)
             service.ready()
 
         # Windows has no SIGHUP, and no handlers on its event loop.
@@ -306,63 +337,55 @@ def relay(
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hangup)
 
         def snapshot() -> dict[str, Any]:
-            relay = None if whereabouts.relay is None else str(whereabouts.relay)
-            told = {"relay": relay, "pins": whereabouts.pins, "notes": whereabouts.notes}
-            return {**running.snapshot(), "invite": {**told, "rooms": sorted(allowed_rooms)}}
+            return {**running.snapshot(), "invite": inviting.facts()}
 
-        async with StatusServer("relay", snapshot), service:
-            serving = asyncio.ensure_future(running.serve())
-            told = asyncio.ensure_future(stopping.wait())
-            service.ready()
-            try:
-                await asyncio.wait((serving, told), return_when=asyncio.FIRST_COMPLETED)
-                service.stopping()
-                if drain_s and running.peer_count:
-                    _tell_draining(running, drain_s)
-                    await running.drain(drain_s)
-            finally:
-                log_event(logger, Event.RELAY_STOPPING, "stopping; telling the peers")
-                await running.close()
-                for task in (serving, told):
-                    task.cancel()
-                await asyncio.gather(serving, told, return_exceptions=True)
+        async with StatusServer("relay", snapshot), AdminServer(Desk(running, pins)), service:
+            await _serve(running, service, stopping, drain_s)
         log_event(logger, Event.RELAY_STOPPED, "stopped")
 
     run_part(main, drain_s=drain_s)
 
 
-def _pin(certificate: ServerCertificate) -> str:
-    return base64.urlsafe_b64encode(bytes.fromhex(certificate.pin)).decode("ascii").rstrip("=")
+async def _serve(running: Relay, service: Service, stopping: asyncio.Event, drain_s: float) -> None:
+    """Serve until told to stop; then drain, tell the peers and close."""
+    serving = asyncio.ensure_future(running.serve())
+    told = asyncio.ensure_future(stopping.wait())
+    service.ready()
+    try:
+        await asyncio.wait((serving, told), return_when=asyncio.FIRST_COMPLETED)
+        service.stopping()
+        if drain_s and (count := running.peer_count):
+            words = (
+                f"going down within {drain_s:g} s; {count} peers are told and may finish, nobody new comes in"
+            )
+            log_event(logger, Event.RELAY_DRAINING, words, peers=count, seconds=drain_s)
+            await running.drain(drain_s)
+    finally:
+        log_event(logger, Event.RELAY_STOPPING, "stopping; telling the peers")
+        await running.close()
+        for task in (serving, told):
+            task.cancel()
+        await asyncio.gather(serving, told, return_exceptions=True)
 
 
-def _tell_invites(whereabouts: Whereabouts, rooms: Sequence[str]) -> None:
-    """Log what players type, and what the operator should know about it."""
-    for note in whereabouts.notes:
-        log_event(logger, Event.INVITE_NOTE, note)
-    if whereabouts.relay is None:
+def _reload_rules(running: Relay, access: AccessChoices) -> None:
+    """Read the rooms again; when that fails the relay goes on with the rules it has."""
+    if access.rooms is None:
         return
-    for room in rooms:
-        log_event(
-            logger,
-            Event.INVITE_READY,
-            f"to play in room {room}: {whereabouts.invite(room).command}",
-            room=room,
-        )
-    if not rooms:
-        words = f"to play in a room, any name in place of ROOM: {whereabouts.invite('ROOM').command}"
-        log_event(logger, Event.INVITE_READY, words)
+    try:
+        running.replace_rules(access.rules())
+    except SoftlanError as error:
+        log_event(logger, Event.RULES_FAILED, f"the former rules stay in use: {error}", hint=error.hint)
+    else:
+        log_event(logger, Event.RULES_LOADED, "the rooms were read again", file=str(access.rooms))
 
 
-def _tell_draining(running: Relay, drain_s: float) -> None:
-    words = f"going down within {drain_s:g} s; {running.peer_count} peers are told and may finish, nobody new comes in"
-    log_event(logger, Event.RELAY_DRAINING, words, peers=running.peer_count, seconds=drain_s)
-
-
-def _reload(running: Relay, certificate: Any, der_out: Path | None) -> None:
+def _reload(running: Relay, certificate: Any, der_out: Path | None, pins: Pins) -> None:
     """Read the certificate again; when that fails the relay goes on with the one it has."""
     try:
         fresh = certificate()
         running.replace_certificate(fresh)
+        pins.replace(fresh.pin)
         _write_der(der_out, fresh)
     except SoftlanError as error:
         log_event(

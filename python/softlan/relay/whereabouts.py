@@ -45,9 +45,9 @@ def find_whereabouts(
 ) -> Whereabouts:
     """Put together what is known. Pure.
 
-    `listening` is the bound `IP:PORT`, `public` what the operator said, `own` are the machine's addresses towards the internet,
-    `pins` the relay's, `certified_names` the names in a certificate of an authority, None for a certificate the relay made itself, `kept` whether that one
-    will be the same after a restart.
+    `listening` is the bound `IP:PORT`, `public` what the operator said, `own` are the machine's addresses towards the internet, `pins`
+    the relay's, `certified_names` the names in a certificate of an authority, None for a certificate the relay made itself, `kept`
+    whether that one will be the same after a restart.
     """
     bound = parse_host_port(listening)
     address = ipaddress.ip_address(bound.host.partition("%")[0])

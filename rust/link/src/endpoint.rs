@@ -17,7 +17,7 @@ use crate::connection::Connection;
 use crate::error::LinkError;
 use crate::plain_udp::{PlainUdp, is_refused_option};
 use crate::plane::DataPlane;
-use crate::tls;
+use crate::tls::{self, Trust};
 use crate::transport::{TransportSettings, UdpKind};
 
 /// Handshakes that have not finished. Above half of it, peers must prove their address first (RFC 9000 section 8.1.2).
@@ -132,7 +132,7 @@ impl Endpoint {
         self.accepted.lock().await.recv().await
     }
 
-    /// Connects to a relay whose certificate is for `server_name` and is, or is issued by, one of `roots` (DER).
+    /// Connects to a relay that `trust` believes; its certificate must be for `server_name`, unless a pin stands in for names.
     ///
     /// # Errors
     /// A trust failure ([`LinkError::WrongPin`], [`LinkError::WrongName`], [`LinkError::Expired`]), [`LinkError::TimedOut`] after
@@ -141,10 +141,10 @@ impl Endpoint {
         &self,
         address: SocketAddr,
         server_name: &str,
-        roots: &[Vec<u8>],
+        trust: Trust<'_>,
         limit: Duration,
     ) -> Result<Connection, LinkError> {
-        let (crypto, verdict) = tls::client_config(roots)?;
+        let (crypto, verdict) = tls::client_config(trust)?;
         let mut config = ClientConfig::new(Arc::new(crypto));
         config.transport_config(self.transport.clone());
         let connecting = {

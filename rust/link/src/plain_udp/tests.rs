@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use crate::{Connection, Endpoint, TransportSettings, UdpKind};
+use crate::{Connection, Endpoint, TransportSettings, Trust, UdpKind};
 
 const NAME: &str = "lanparty-relay.local";
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -24,7 +24,7 @@ async fn connected(local: &str, near: UdpKind, far: UdpKind) -> (Endpoint, Endpo
     let client = Endpoint::client(local, &settings(near)).unwrap();
     let address = server.local_address().unwrap();
     let (near, far) = tokio::join!(
-        client.connect(address, NAME, std::slice::from_ref(&certificate), PATIENCE),
+        client.connect(address, NAME, Trust::Roots(std::slice::from_ref(&certificate)), PATIENCE),
         server.accept()
     );
     (client, server, near.unwrap(), far.unwrap())
