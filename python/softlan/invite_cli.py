@@ -115,6 +115,8 @@ def _from_relay(wish: _Wish) -> _Made:
     room = wish.room or _only_room(where)
     notes: list[str] = [] if wish.host else list(where["notes"])
     relay = _relay(wish.host, where, found["listen"])
+    if where["only"] and room not in where["rooms"]:
+        raise ConfigError(f"the relay does not serve room {room}: it has {', '.join(where['rooms'])}")
     is_open = where["rooms"].get(room, where["open_rooms"])
     if is_open and not (wish.gateway or wish.once or wish.expires_s is not None):
         return _Made(invite=Invite(relay.host, relay.port, room, tuple(where["pins"])), notes=tuple(notes))

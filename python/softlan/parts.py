@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import functools
 import logging
+import os
 import signal
 import sys
 import time
@@ -94,7 +95,8 @@ def log_options(command: F) -> F:
     @functools.wraps(command)
     def wrapped(*args: Any, log_format: str, log_level: str, **kwargs: Any) -> Any:
         configure_logging(LogFormat(log_format), getattr(logging, log_level.upper()))
-        if (file := settings_file(click.get_current_context())) is not None:
+        file = settings_file(click.get_current_context())
+        if file is not None and file != Path(os.devnull):
             log_event(logger, Event.SETTINGS_READ, f"settings from {file}", file=str(file))
         return command(*args, **kwargs)
 

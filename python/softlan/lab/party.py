@@ -312,11 +312,13 @@ class Party:
         trust = ["--relay-ca-cert", str(self.relay.certificate)]
         return ["--relay", where, "--server-name", SERVER_NAME, *trust, "--room", room]
 
-    def make_gateway(self, name: str, lan: Lan, *options: str, room: str = ROOM, relay: str = "") -> Gateway:
-        """Add a gateway's machine, its interface `lan0` on `lan`, without starting the gateway."""
+    def make_gateway(
+        self, name: str, lan: Lan, *options: str, room: str = ROOM, relay: str = "", invite: str = ""
+    ) -> Gateway:
+        """Add a gateway's machine, its interface `lan0` on `lan`, without starting the gateway; for `invite` see `make_client`."""
         host = self.machine(name)
         lan.switch.plug(host, ADAPTER)
-        told = [*self.entrance(room, relay), "--interface", ADAPTER]
+        told = [*([invite] if invite else self.entrance(room, relay)), "--interface", ADAPTER]
         told += ["--identity", str(self.directory / name / "identity.json")]
         self.gateways[name] = Gateway(self, host, name, "softlan.gateway", [*told, *options])
         return self.gateways[name]

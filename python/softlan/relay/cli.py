@@ -117,7 +117,7 @@ HELP_GROUPS = {
     "--dev-cert-state",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Keep the dev certificate and its key here, so that pins survive a restart.",
+    help="Keep the dev certificate and its key here, so that pins survive a restart; with --state it is kept there.",
 )
 @click.option(
     "--room-mtu",
@@ -278,6 +278,9 @@ def relay(
     )
     drain_s: float = others["drain"]
 
+    if dev_cert_state is None and access.state is not None:
+        dev_cert_state = access.state / "certificate.pem"
+
     def certificate() -> ServerCertificate:
         if cert is not None and key is not None:
             return load_certificate(cert, key)
@@ -290,9 +293,9 @@ def relay(
             await serve(stopping, stack)
 
     async def serve(stopping: asyncio.Event, stack: contextlib.ExitStack) -> None:
-        shown = certificate()
         state = access.memory()
         stack.callback(state.close)
+        shown = certificate()
         running = Relay.start(config, shown, access.rules(), state)
         pins = Pins(shown.pin, access.next_pins)
         _write_der(dev_cert_der_out, shown)

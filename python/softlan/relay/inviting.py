@@ -62,7 +62,8 @@ class Inviting:
         found = self.whereabouts
         relay = None if found.relay is None else str(found.relay)
         told = {"relay": relay, "pins": found.pins, "notes": found.notes}
-        return {**told, "rooms": dict(self.rooms), "open_rooms": self.open_rooms}
+        rooms = {"rooms": dict(self.rooms), "open_rooms": self.open_rooms, "only": bool(self.allowed)}
+        return {**told, **rooms}
 
     def tell(self) -> None:
         """Log what players type, and what the operator should know about it. No line holds a key."""
