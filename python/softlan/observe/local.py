@@ -46,6 +46,8 @@ MAX_SNAPSHOT = 1 << 20
 READ_TIMEOUT_S = 2.0
 """How long a reader waits for one part, and a part for a reader that does not read."""
 
+_SYSTEM = Path("/run/softlan")
+
 _AF_UNIX: Any = getattr(socket, "AF_UNIX", None)
 """None where Python has no unix sockets, as on Windows."""
 
@@ -79,13 +81,16 @@ def runtime_directories() -> list[Path]:
     found = []
     if services := os.environ.get("RUNTIME_DIRECTORY"):
         found.append(Path(services.split(":")[0]))
-    system, user_id = Path("/run/softlan"), _user_id()
+    system, user_id = _SYSTEM, _user_id()
     # Root does not use another user's XDG_RUNTIME_DIR, which `sudo -E` leaves in place.
     if user_id == 0:
         found.append(system)
     elif session := os.environ.get("XDG_RUNTIME_DIR"):
         found.append(Path(session, "softlan"))
     found += [Path(f"/tmp/softlan-{user_id}"), system]  # noqa: S108 - checked for owner and mode before use
+    # Services that each run as a user of their own have a directory each in there (packaging/systemd).
+    with contextlib.suppress(OSError):
+        found += sorted(path for path in system.iterdir() if path.is_dir())
     return list(dict.fromkeys(found))
 
 
