@@ -6,6 +6,7 @@ answers, and counts where it was given; an option given in the same place counts
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -59,7 +60,14 @@ class PartCommand(click.Command):
             records = [record for option in options if (record := option.get_help_record(ctx))]
             if records:
                 with formatter.section(title):
-                    formatter.write_dl(records)
+                    formatter.write_dl([(names, _plainly(words, title)) for names, words in records])
+
+
+def _plainly(words: str, title: str) -> str:
+    """Put click's ranges into words, and do not repeat the group's title."""
+    words = re.sub(r"(\d+)<=x<=(\d+)", r"\1 to \2", words)
+    shorter = re.sub(rf"^{re.escape(title)}[:,] ", "", words)
+    return shorter[:1].upper() + shorter[1:]
 
 
 class SettingsError(click.ClickException):
@@ -158,7 +166,7 @@ def invite_options(command: F) -> F:
         is_eager=True,
         expose_value=False,
         callback=_take_invite,
-        help="The same as an option, for files and scripts.",
+        help="The same as an option, for settings files and scripts.",
     )(command)
     return click.argument("link", metavar="[INVITE]", required=False, **_ARGUMENT)(command)
 

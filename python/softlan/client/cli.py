@@ -164,7 +164,10 @@ def _join() -> click.Command:
         administrator rights and a TAP-Windows6 adapter. Options count more than what the invite says.
         """,
         short_help="Join a party by its invite.",
-        groups=HELP_GROUPS,
+        groups={
+            **{title: names for title, names in HELP_GROUPS.items() if names is not ROOM_OPTIONS},
+            "In place of what the invite says": ROOM_OPTIONS,
+        },
         context_settings={"auto_envvar_prefix": "SOFTLAN_CLIENT"},
     )
 

@@ -246,7 +246,8 @@ def relay(
 ) -> None:
     """Run the relay: the switch in the middle of the party.
 
-    Without --cert and --key it makes a certificate of its own; give players the file of --dev-cert-der-out.
+    It logs the line that players join with; softlan invite ROOM makes more of them. Without --cert and --key it makes a certificate of
+    its own, which invites pin and --state keeps.
     """
     if (cert is None) != (key is None):
         raise ConfigError(
