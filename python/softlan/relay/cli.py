@@ -220,10 +220,21 @@ def relay(
 
     async def serve(stopping: asyncio.Event, stack: contextlib.ExitStack) -> None:
         shown = certificate()
-        state = access.memory()
-        stack.callback(state.close)
-        running = Relay.start(config, shown, access.rules(), state)
         pins = Pins(shown.pin, access.next_pins)
+        rules, state = access.rules(), access.memory()
+        stack.callback(state.close)
+        running = Relay.start(config, shown, rules, state)
+        reload_on_hangup = cert is not None or dev_cert_state is not None
+
+        def hangup() -> None:
+            if reload_on_hangup:
+                _reload(running, certificate, dev_cert_der_out, pins)
+            _reload_rules(running, access)
+
+        # Windows has no SIGHUP, and no handlers on its event loop.
+        with contextlib.suppress(NotImplementedError, AttributeError):
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hangup)
+        # What follows tells the world that the relay is ready, for signals too.
         _write_der(dev_cert_der_out, shown)
         log_event(
             logger,
@@ -240,16 +251,6 @@ def relay(
                 Event.ROOMS_OPEN,
                 "whoever reaches this relay may open rooms on it; --rooms FILE or --no-open-rooms changes that",
             )
-        reload_on_hangup = cert is not None or dev_cert_state is not None
-
-        def hangup() -> None:
-            if reload_on_hangup:
-                _reload(running, certificate, dev_cert_der_out, pins)
-            _reload_rules(running, access)
-
-        # Windows has no SIGHUP, and no handlers on its event loop.
-        with contextlib.suppress(NotImplementedError, AttributeError):
-            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hangup)
         async with StatusServer("relay", running.snapshot), AdminServer(Desk(running, pins)):
             serving = asyncio.ensure_future(running.serve())
             told = asyncio.ensure_future(stopping.wait())
