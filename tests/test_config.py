@@ -13,6 +13,7 @@ from softlan._core import Mac
 from softlan.config import (
     HostPort,
     Listen,
+    parse_host,
     parse_host_port,
     parse_listen,
     parse_rate,
@@ -22,7 +23,15 @@ from softlan.config import (
 )
 from softlan.errors import ConfigError
 
-PARSERS = [parse_listen, parse_host_port, parse_rate, parse_room, parse_seconds, parse_virtual_mac]
+PARSERS = [
+    parse_listen,
+    parse_host,
+    parse_host_port,
+    parse_rate,
+    parse_room,
+    parse_seconds,
+    parse_virtual_mac,
+]
 
 
 @pytest.mark.parametrize(
@@ -177,3 +186,25 @@ def test_as_click_types():
     assert "has no port" in refused.output
     assert "relay.example.org:443" in refused.output, "the hint is shown as well"
     assert "--it HOST:PORT" in run(config.HOST_PORT, None, "--help").output
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("relay.example.org", ("relay.example.org", None)),
+        ("relay.example.org:4433", ("relay.example.org", 4433)),
+        ("192.0.2.1", ("192.0.2.1", None)),
+        ("192.0.2.1:1", ("192.0.2.1", 1)),
+        ("2001:DB8::1", ("2001:db8::1", None)),
+        ("[2001:db8::1]", ("2001:db8::1", None)),
+        ("[2001:db8::1]:5", ("2001:db8::1", 5)),
+    ],
+)
+def test_host(text, expected):
+    assert parse_host(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "a b", "h:", "h:99999", "2001:db8::g", "[::1", "http://h"])
+def test_no_host(text):
+    with pytest.raises(ConfigError):
+        parse_host(text)

@@ -111,8 +111,9 @@ def parse_host_port(text: str) -> HostPort:
 def parse_host(text: str) -> tuple[str, int | None]:
     """Read a relay's name or address with or without a port: `relay.example.org`, `[2001:db8::1]:4433`, `2001:db8::1`."""
     text = text.strip()
+    bracketed = text.startswith("[") and text.endswith("]")
     with contextlib.suppress(ValueError):
-        return str(ipaddress.ip_address(text.removeprefix("[").removesuffix("]"))), None
+        return str(ipaddress.ip_address(text[1:-1] if bracketed else text)), None
     if ":" not in text:
         return parse_host_port(f"{text}:1").host, None
     relay = parse_host_port(text)

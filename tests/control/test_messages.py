@@ -11,6 +11,7 @@ from softlan.control.codes import Code
 from softlan.control.messages import (
     Disconnect,
     Hello,
+    Notice,
     PeerFacts,
     PeerJoined,
     PeerLeft,
@@ -243,6 +244,11 @@ MESSAGES = [
     (decode_from_relay, PeerLeft(peer_id=2, reason=Code.REPLACED)),
     (decode_from_peer, Stats(counters={"frames_sent": 7}, interval_s=10.0)),
     (decode_from_relay, Disconnect(code=Code.SHUTTING_DOWN, reason="back soon")),
+    (
+        decode_from_relay,
+        Disconnect(code=Code.SHUTTING_DOWN, reason="back soon", back_in_s=30, relay="other.example.org:443"),
+    ),
+    (decode_from_relay, Notice(code=Code.SHUTTING_DOWN, reason="going down", in_s=60)),
 ]
 
 

@@ -17,6 +17,12 @@ code = "PARTY1"
 key = "correct horse battery"
 """
 
+MEMORY_DENY_WRITE_EXECUTE = """
+import ctypes, os, sys
+ctypes.CDLL(None).prctl(65, 1, 0, 0, 0)  # PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN (linux/prctl.h, Linux 6.3); older kernels refuse
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
+
 
 async def invite(relay: Relay, *options: str) -> str:
     """Run `softlan invite` beside the relay."""
@@ -87,7 +93,10 @@ async def test_another_relay_s_pin_is_named(empty_party: Party) -> None:
 
 
 async def test_parts_need_no_more_rights_than_their_units_give(empty_party: Party) -> None:
-    """The relay binds port 443 with CAP_NET_BIND_SERVICE, the gateway works with CAP_NET_RAW, a TAP takes CAP_NET_ADMIN."""
+    """The relay binds port 443 with CAP_NET_BIND_SERVICE, the gateway works with CAP_NET_RAW, a TAP takes CAP_NET_ADMIN.
+
+    None makes memory both writable and executable (MemoryDenyWriteExecute=).
+    """
     party = empty_party
     lan = party.add_lan("home")
 

@@ -15,7 +15,7 @@ from softlan.lab.testing import must_have_all
 UNITS = Path(__file__).parents[2] / "packaging" / "systemd"
 NAMES = ["softlan-relay.service", "softlan-gateway@.service", "softlan-client.service"]
 INSTALLED = "/opt/softlan/bin/softlan"
-THRESHOLD = 25
+THRESHOLD = 20
 """Exposure in tenths, as systemd-analyze security counts it; 10.0 is a service without any protection."""
 
 

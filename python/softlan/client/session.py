@@ -491,6 +491,8 @@ class Session:
         if said.back_in_s:
             # Spread by a quarter, so that a party does not come back all at once.
             self._away_s = min(said.back_in_s, _MAX_AWAY_S) * random.uniform(1.0, 1.25)  # noqa: S311
+        # A successor that goes down without naming another has had its turn.
+        self._elsewhere = None
         if said.relay is not None:
             with contextlib.suppress(ConfigError):
                 self._elsewhere, self._away_s = parse_host_port(said.relay), 0.0

@@ -99,7 +99,7 @@ def access_options(command: F) -> F:
             "--state",
             type=click.Path(path_type=Path),
             metavar="DIR",
-            help="Keep the key of invites, used invites and bans here, so that they survive a restart.",
+            help="Keep the dev certificate, the key of invites, used invites and bans here, so that they survive a restart.",
         ),
         click.option(
             "--next-cert",

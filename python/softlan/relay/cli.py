@@ -294,11 +294,27 @@ def relay(
             await serve(stopping, stack)
 
     async def serve(stopping: asyncio.Event, stack: contextlib.ExitStack) -> None:
-        state = access.memory()
+        rules, state = access.rules(), access.memory()
         stack.callback(state.close)
-        shown = certificate()
-        running = Relay.start(config, shown, access.rules(), state)
+        shown = certificate()  # after the state, whose directory may be its own
         pins = Pins(shown.pin, access.next_pins)
+        running = Relay.start(config, shown, rules, state)
+        service = Service(
+            running.answers, lambda: f"{running.peer_count} peers in {running.room_count} rooms"
+        )
+        reload_on_hangup = cert is not None or dev_cert_state is not None
+
+        def hangup() -> None:
+            service.reloading()
+            if reload_on_hangup:
+                _reload(running, certificate, dev_cert_der_out, pins)
+            _reload_rules(running, access)
+            service.ready()
+
+        # Windows has no SIGHUP, and no handlers on its event loop.
+        with contextlib.suppress(NotImplementedError, AttributeError):
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hangup)
+        # What follows tells the world that the relay is ready, for signals too.
         _write_der(dev_cert_der_out, shown)
         log_event(
             logger,
@@ -324,21 +340,6 @@ def relay(
                 "whoever reaches this relay may open rooms on it; --rooms FILE or --no-open-rooms changes that",
             )
         inviting.tell()
-        reload_on_hangup = cert is not None or dev_cert_state is not None
-        service = Service(
-            running.answers, lambda: f"{running.peer_count} peers in {running.room_count} rooms"
-        )
-
-        def hangup() -> None:
-            service.reloading()
-            if reload_on_hangup:
-                _reload(running, certificate, dev_cert_der_out, pins)
-            _reload_rules(running, access)
-            service.ready()
-
-        # Windows has no SIGHUP, and no handlers on its event loop.
-        with contextlib.suppress(NotImplementedError, AttributeError):
-            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hangup)
 
         def snapshot() -> dict[str, Any]:
             return {**running.snapshot(), "invite": inviting.facts()}

@@ -76,7 +76,7 @@ def find_whereabouts(
         )
     elif not kept:
         notes.append(
-            "the certificate is made anew at each start, and invites end with it: keep it with --dev-cert-state FILE"
+            "the certificate is made anew at each start, and invites end with it: keep it with --state DIR"
         )
     return Whereabouts(relay=relay, pins=pins, notes=tuple(notes))
 
