@@ -237,6 +237,14 @@ def test_an_invite_answers_and_options_beside_it_count_more(tmp_path, monkeypatc
     assert shown("client", "--config", str(file), "softlan://b.example/C")["relay"][0] == "b.example:443"
 
 
+def test_who_gives_neither_invite_nor_options_is_told_of_both():
+    ended = run("gateway", "--interface", "eth0")
+    assert ended.exit_code == 2
+    assert "Missing option '--relay'. Paste an invite" in ended.output
+    ended = run("join", "softlan://relay.example.org/A&pin=1")
+    assert (ended.exit_code, "the invite's room" in ended.output) == (2, True)
+
+
 def test_relative_paths_are_relative_to_the_file(tmp_path):
     file = tmp_path / "relay.toml"
     file.write_text('cert = "here.pem"\nkey = "/there.pem"\n')

@@ -142,6 +142,14 @@ class InvitedOption(click.Option):
         answers.used.add(self.name or "")
         return answers.values[self.name or ""], answers.source
 
+    def process_value(self, ctx: click.Context, value: Any) -> Any:
+        """Say, when it is missing, that an invite would do."""
+        try:
+            return super().process_value(ctx, value)
+        except click.MissingParameter as error:
+            words = 'Paste an invite, "softlan://..." in double quotes, or give --relay and --room.'
+            raise click.MissingParameter(words, ctx, self) from error
+
     def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
         """Do not call it required: with an invite it is not."""
         record = super().get_help_record(ctx)

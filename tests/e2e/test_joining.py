@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
+import socket
 import sys
 from pathlib import Path
 
@@ -121,3 +123,31 @@ async def test_parts_need_no_more_rights_than_their_units_give(empty_party: Part
     await ann.start()
     ann.station.set_address("192.168.88.51/24")
     assert await ann.ping(party.player("server"))
+
+
+async def test_a_service_tells_how_it_is(empty_party: Party) -> None:
+    """Ready once it is in the room, and alive while it looks for a relay that is gone."""
+    party = empty_party
+    relay = await party.start_relay()
+    ann = party.make_client("ann")
+    address = str(party.directory / "notify")
+    ann.program.environment |= {"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "400000"}
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(address)
+        manager.settimeout(30)
+
+        async def heard(*lines: str) -> None:
+            while not set(lines) <= set((await asyncio.to_thread(manager.recv, 65536)).decode().splitlines()):
+                pass
+
+        await ann.program.start()
+        message = (await asyncio.to_thread(manager.recv, 65536)).decode()
+        assert "READY" not in message
+        assert f"STATUS=trying to reach {RELAY_ADDRESS}:443" in message
+        await heard("READY=1")
+        await ann.joined(0)
+        await relay.stop()
+        await heard("WATCHDOG=1", f"STATUS=trying to reach {RELAY_ADDRESS}:443")
+        ann.program.send_signal(signal.SIGTERM)
+        await heard("STOPPING=1")
+        assert await ann.program.wait(10) == 0
