@@ -10,8 +10,8 @@ from softlan._core import Mac
 from softlan.control.codes import Code
 from softlan.control.messages import (
     Disconnect,
+    GoingDown,
     Hello,
-    Notice,
     PeerFacts,
     PeerJoined,
     PeerLeft,
@@ -248,7 +248,7 @@ MESSAGES = [
         decode_from_relay,
         Disconnect(code=Code.SHUTTING_DOWN, reason="back soon", back_in_s=30, relay="other.example.org:443"),
     ),
-    (decode_from_relay, Notice(code=Code.SHUTTING_DOWN, reason="going down", in_s=60)),
+    (decode_from_relay, GoingDown(reason="for an update", in_s=60)),
 ]
 
 

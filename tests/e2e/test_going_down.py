@@ -16,7 +16,7 @@ async def test_a_draining_relay_lets_peers_play_on_and_nobody_new_in(empty_party
     ben = await party.start_client("ben", address="192.168.88.52")
     told = ann.program.mark()
     relay.program.send_signal(signal.SIGTERM)
-    notice = await ann.program.event("session.notice", since=told)
+    notice = await ann.program.event("session.ending", since=told)
     assert notice.fields["in_s"] == 60
     # Frames flow still.
     assert await ann.ping(ben)
@@ -35,7 +35,7 @@ async def test_a_second_signal_ends_the_drain(empty_party: Party) -> None:
     ann = await empty_party.start_client("ann")
     since = ann.program.mark()
     relay.program.send_signal(signal.SIGTERM)
-    await ann.program.event("session.notice", since=since)
+    await ann.program.event("session.ending", since=since)
     relay.program.send_signal(signal.SIGTERM)
     assert await relay.program.wait(10) == 0
     await ann.program.event("session.lost", since=since)

@@ -27,8 +27,8 @@ from softlan.control.keys import Claim, RoomKey
 from softlan.control.messages import (
     PROTOCOL,
     Disconnect,
+    GoingDown,
     Hello,
-    Notice,
     PeerJoined,
     PeerLeft,
     Reject,
@@ -461,14 +461,9 @@ class Session:
                         self._handler.peer_left(peer)
                     case Stats(counters=counters):
                         self.relay_counters = known_counters(counters)
-                    case Notice() as notice:
-                        log_event(
-                            logger,
-                            Event.SESSION_NOTICE,
-                            f"the session ends in {notice.in_s:g} s: {notice.reason}",
-                            code=notice.code,
-                            in_s=notice.in_s,
-                        )
+                    case GoingDown(reason=reason, in_s=in_s):
+                        words = f"the session ends in {in_s:g} s: {reason}"
+                        log_event(logger, Event.SESSION_ENDING, words, in_s=in_s)
                     case Disconnect() as said:
                         self._follow(said)
                     case None:

@@ -43,8 +43,8 @@ __all__ = [
     "SUPPORTED_PROTOCOLS",
     "ControlMessage",
     "Disconnect",
+    "GoingDown",
     "Hello",
-    "Notice",
     "PeerFacts",
     "PeerJoined",
     "PeerLeft",
@@ -185,10 +185,9 @@ class Stats(_Message, frozen=True, kw_only=True, tag="stats"):
     interval_s: Seconds
 
 
-class Notice(_Message, frozen=True, kw_only=True, tag="notice"):
+class GoingDown(_Message, frozen=True, kw_only=True, tag="going_down"):
     """relay -> peer: it is going to end the session in `in_s` seconds; a `disconnect` follows then."""
 
-    code: Code
     reason: str
     in_s: Seconds
 
@@ -205,7 +204,7 @@ class Disconnect(_Message, frozen=True, kw_only=True, tag="disconnect"):
     relay: str | None = None
 
 
-ControlMessage: TypeAlias = Hello | Welcome | Reject | PeerJoined | PeerLeft | Stats | Notice | Disconnect
+ControlMessage: TypeAlias = Hello | Welcome | Reject | PeerJoined | PeerLeft | Stats | GoingDown | Disconnect
 
 
 class _Envelope(Struct):
@@ -218,7 +217,7 @@ class _Envelope(Struct):
 _ENVELOPE = msgspec.json.Decoder(_Envelope)
 _DECODERS: dict[str, msgspec.json.Decoder[ControlMessage]] = {
     kind.__struct_config__.tag: msgspec.json.Decoder(kind, dec_hook=decode_custom)  # type: ignore[misc]
-    for kind in (Hello, Welcome, Reject, PeerJoined, PeerLeft, Stats, Notice, Disconnect)
+    for kind in (Hello, Welcome, Reject, PeerJoined, PeerLeft, Stats, GoingDown, Disconnect)
 }
 _ENCODER = msgspec.json.Encoder(enc_hook=encode_custom)
 
@@ -258,10 +257,10 @@ def decode_from_peer(body: bytes) -> Stats | Disconnect | None:
     return message
 
 
-def decode_from_relay(body: bytes) -> PeerJoined | PeerLeft | Stats | Notice | Disconnect | None:
+def decode_from_relay(body: bytes) -> PeerJoined | PeerLeft | Stats | GoingDown | Disconnect | None:
     """Read what the relay sends after its welcome; None for a type not known here, to be ignored."""
-    message = _decode(body, (PeerJoined, PeerLeft, Stats, Notice, Disconnect), ignore_unknown=True)
-    assert isinstance(message, PeerJoined | PeerLeft | Stats | Notice | Disconnect | None)
+    message = _decode(body, (PeerJoined, PeerLeft, Stats, GoingDown, Disconnect), ignore_unknown=True)
+    assert isinstance(message, PeerJoined | PeerLeft | Stats | GoingDown | Disconnect | None)
     return message
 
 

@@ -59,7 +59,7 @@ class Event(StrEnum):
     SESSION_REJECTED = "session.rejected", logging.ERROR
     SESSION_LOST = "session.lost", logging.WARNING
     SESSION_RETRY = "session.retry", logging.INFO
-    SESSION_NOTICE = "session.notice", logging.WARNING
+    SESSION_ENDING = "session.ending", logging.WARNING
     SESSION_MOVED = "session.moved", logging.INFO
     SESSION_LEFT = "session.left", logging.INFO
     SESSION_STATUS = "session.status", logging.INFO

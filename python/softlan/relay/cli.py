@@ -68,11 +68,13 @@ HELP_GROUPS = {
         "limit_broadcast",
         "limit_unknown",
         "limit_total",
+        "limit_storm",
         "malformed_limit",
         "filters_off",
         "congestion",
     ),
     "Going down": ("drain", "back_in", "successor"),
+    "Watching it": ("page", "page_token_file"),
     "Settings and logs": ("config", "frame_log", "frame_log_sample", "log_format", "log_level"),
 }
 

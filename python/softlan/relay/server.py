@@ -27,8 +27,8 @@ from softlan.control.channel import ControlChannel
 from softlan.control.codes import Code
 from softlan.control.messages import (
     Disconnect,
+    GoingDown,
     Hello,
-    Notice,
     Reject,
     Stats,
     decode_from_peer,
@@ -200,7 +200,7 @@ class Relay:
         self._going = True
         self._everybody_left.clear()
         for peer in self._peers.values():
-            peer.channel.post(Notice(code=Code.SHUTTING_DOWN, reason=_GOING, in_s=seconds))
+            peer.channel.post(GoingDown(reason=_GOING, in_s=seconds))
         if self._peers:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
