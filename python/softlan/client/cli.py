@@ -37,8 +37,9 @@ from softlan.parts import (
     version_option,
 )
 from softlan.windows.console import graceful_end
+from softlan.windows.mac_policy import MacPolicy
 
-__all__ = ["client", "join"]
+__all__ = ["client", "join", "make_join"]
 
 _SELF_TEST = "softlan.client.self-test"
 
@@ -149,11 +150,14 @@ def client(
         run_session_part("client", make, follow)
 
 
-def _join() -> click.Command:
-    """Make `softlan join`, which is `softlan client` with an invite."""
-    options: list[click.Parameter] = [
-        o for o in client.params if o.name not in ("link", "invite", "self_test")
-    ]
+def make_join(platform: str) -> click.Command:
+    """Make `softlan join`, which is `softlan client` with an invite.
+
+    On Windows it plays with the adapter's MAC: one pasted line is to be enough, and a new adapter has a MAC that the identity cannot know.
+    """
+    options = [copy.copy(o) for o in client.params if o.name not in ("link", "invite", "self_test")]
+    if platform == "win32":
+        next(o for o in options if o.name == "mac_policy").default = MacPolicy.ADOPT.value
     return PartCommand(
         "join",
         callback=client.callback,
@@ -226,4 +230,4 @@ def _adapters(
         yield mac, make
 
 
-join = _join()
+join = make_join(sys.platform)
