@@ -152,6 +152,8 @@ invites = st.builds(
 
 
 @given(invites)
+@example(Invite("h", 443, "A", (), "."))
+@example(Invite("h", 443, "A", (), "who? me!."))
 def test_round_trip(invite):
     link = str(invite)
     assert parse_invite(link) == invite

@@ -80,13 +80,19 @@ class Invite:
         told = [("pin", pin) for pin in self.pins]
         if self.key is not None:
             told.append(("key", self.key))
-        query = "&".join(f"{name}={quote(value, safe='-._~')}" for name, value in told)
+        query = "&".join(f"{name}={_quoted(value)}" for name, value in told)
         return f"{SCHEME}{where}/{self.room}" + (f"?{query}" if query else "")
 
     @property
     def command(self) -> str:
         """What a player types. Double quotes mean the same to every shell, those of Windows included."""
         return f'softlan join "{self}"'
+
+
+def _quoted(value: str) -> str:
+    """Escape all but letters, digits and `-._~`, and a full stop at the end: it would be taken for the sentence's."""
+    quoted = quote(value, safe="")
+    return f"{quoted[:-1]}%2E" if quoted.endswith(".") else quoted
 
 
 def parse_invite(text: str) -> Invite:

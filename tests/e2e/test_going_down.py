@@ -36,6 +36,7 @@ async def test_a_second_signal_ends_the_drain(empty_party: Party) -> None:
     since = ann.program.mark()
     relay.program.send_signal(signal.SIGTERM)
     await ann.program.event("session.ending", since=since)
+    since = ann.program.mark()
     relay.program.send_signal(signal.SIGTERM)
     assert await relay.program.wait(10) == 0
     await ann.program.event("session.lost", since=since)

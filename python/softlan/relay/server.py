@@ -53,6 +53,9 @@ logger = logging.getLogger(__name__)
 
 _GOING = "the relay is stopping or restarting"
 
+_FAREWELL_S = 0.6
+"""How long peers have to take the relay's last message, which says when and where to come back; well within the grace of `parts`."""
+
 _REJECT_LINGER_S = 1.0
 """How long a rejected peer has to take its reject before the connection is closed."""
 
@@ -219,7 +222,7 @@ class Relay:
         )
         for peer in self._peers.values():
             peer.channel.post(farewell)
-        await asyncio.gather(*(peer.channel.finish(timeout_s=0.3) for peer in self._peers.values()))
+        await asyncio.gather(*(peer.channel.finish(timeout_s=_FAREWELL_S) for peer in self._peers.values()))
         await self._endpoint.close(Code.SHUTTING_DOWN.number, farewell.reason)
         for task in self._tasks:
             task.cancel()
