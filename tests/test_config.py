@@ -14,6 +14,7 @@ from softlan.config import (
     HostPort,
     Listen,
     parse_frame_rate,
+    parse_host,
     parse_host_port,
     parse_listen,
     parse_rate,
@@ -25,8 +26,9 @@ from softlan.errors import ConfigError
 
 PARSERS = [
     parse_listen,
-    parse_host_port,
     parse_frame_rate,
+    parse_host,
+    parse_host_port,
     parse_rate,
     parse_room,
     parse_seconds,
@@ -199,3 +201,25 @@ def test_frame_rates(text, expected):
 def test_not_frame_rates(text):
     with pytest.raises(ConfigError):
         parse_frame_rate(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("relay.example.org", ("relay.example.org", None)),
+        ("relay.example.org:4433", ("relay.example.org", 4433)),
+        ("192.0.2.1", ("192.0.2.1", None)),
+        ("192.0.2.1:1", ("192.0.2.1", 1)),
+        ("2001:DB8::1", ("2001:db8::1", None)),
+        ("[2001:db8::1]", ("2001:db8::1", None)),
+        ("[2001:db8::1]:5", ("2001:db8::1", 5)),
+    ],
+)
+def test_host(text, expected):
+    assert parse_host(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "a b", "h:", "h:99999", "2001:db8::g", "[::1", "http://h"])
+def test_no_host(text):
+    with pytest.raises(ConfigError):
+        parse_host(text)

@@ -179,14 +179,19 @@ class Endpoint:
     def accept(self) -> Awaitable[Connection | None]:
         """Wait for the next peer whose handshake is done; None once closed."""
     def connect(
-        self, address: str, server_name: str, roots: list[bytes], *, timeout: float
+        self, address: str, server_name: str, roots: list[bytes], *, pins: list[bytes] = ..., timeout: float
     ) -> Awaitable[Connection]:
         """Connect to `IP:PORT`, trusting the DER certificates in `roots`.
+
+        With `pins`, each the SHA-256 of a public key (32 bytes), the relay must hold one of those keys, and nothing else is asked
+        of its certificate.
 
         Raise CoreError of kind wrong-pin, wrong-name, expired, no-common-protocol, timed-out, no-datagrams, ...
         """
     def close(self, code: int, reason: str, *, timeout: float = 0.5) -> Awaitable[None]:
         """Close all connections, and wait until the peers know."""
+    def answers(self, *, timeout: float) -> Awaitable[bool]:
+        """Have the data plane's thread run an empty errand; say whether it did within `timeout`."""
     def stop(self) -> None:
         """Stop the data plane's thread."""
 
@@ -213,6 +218,8 @@ class Connection:
     def rtt(self) -> float: ...
     @property
     def max_datagram_size(self) -> int | None: ...
+    def export_keying_material(self, label: bytes, context: bytes, length: int) -> bytes:
+        """Give bytes only the two ends of the connection know (RFC 8446 section 7.5); CoreError for other than 1 to 8160."""
     def settled_datagram_budget(self, *, timeout: float) -> Awaitable[int]:
         """Wait until path MTU discovery has settled, `timeout` at most; give the largest datagram payload."""
     def silence(self, limit: float) -> Awaitable[None]:

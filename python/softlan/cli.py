@@ -8,24 +8,55 @@ from typing import Any
 import click
 import msgspec
 
-from softlan.client.cli import client
+from softlan.client.cli import client, join
+from softlan.command import HELP_WIDTH
+from softlan.completion import completion
+from softlan.config_cli import config_group
 from softlan.gateway.cli import gateway
+from softlan.invite_cli import invite
 from softlan.lab.cli import command as demo
 from softlan.observe.counters import DROP_COUNTERS
 from softlan.observe.local import PartStatus, read_all
 from softlan.parts import reported, version_option
+from softlan.relay.admin_cli import admin
 from softlan.relay.cli import relay
 
 __all__ = ["main"]
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "SOFTLAN"})
+class _Commands(click.Group):
+    """Lists commands in the order people need them in, not by name."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Give the names, those most needed first."""
+        return sorted(
+            self.commands, key=lambda name: (_ORDER.index(name) if name in _ORDER else len(_ORDER), name)
+        )
+
+
+_ORDER = ("join", "relay", "invite", "gateway", "client", "status", "doctor", "ping", "admin", "config")
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={
+        "max_content_width": HELP_WIDTH,
+        "help_option_names": ["-h", "--help"],
+        "auto_envvar_prefix": "SOFTLAN",
+    },
+)
 @version_option
 def main() -> None:
     """A LAN party over the internet: players in different places, and a real LAN, share one Ethernet.
 
-    Every option can be given in the environment: --listen of relay as SOFTLAN_RELAY_LISTEN.
-    """
+    \b
+    To join one:  softlan join "softlan://..."     the line you were given, in double quotes
+    To host one:  softlan relay                    on a machine that everyone can reach over UDP
+                  softlan invite ROOM              the line to give to players
+
+    Options count in this order: the command line, the environment (--listen of relay is SOFTLAN_RELAY_LISTEN), a file (--config), the
+    default.
+    """  # noqa: D301 - click's mark for a paragraph that is not to be wrapped
 
 
 @main.command()
@@ -54,6 +85,8 @@ def _print_part(part: PartStatus) -> None:
 
 def _print_relay(status: dict[str, Any]) -> None:
     click.echo(f"  listens on {status.get('listen')}, {status.get('peer_count')} peers")
+    if away := status.get("turned_away"):
+        click.echo("  turned away: " + ", ".join(f"{code} {count}" for code, count in away.items()))
     for room in status.get("rooms", []):
         gateway = "with gateway" if room["gateway"] else "no gateway"
         click.echo(f"  room {room['code']}: MTU {room['tap_mtu']}, {gateway}")
@@ -83,7 +116,15 @@ def _traffic(counters: dict[str, int]) -> str:
     return f"{received} frames in, {sent} out" + (f", dropped: {drops}" if drops else "")
 
 
-main.add_command(relay)
-main.add_command(gateway)
-main.add_command(client)
-main.add_command(demo)
+for _command in (
+    join,
+    relay,
+    gateway,
+    client,
+    invite,
+    admin,
+    config_group({"relay": relay, "gateway": gateway, "client": client}),
+    completion,
+    demo,
+):
+    main.add_command(_command)

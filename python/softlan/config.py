@@ -6,6 +6,7 @@ same words to click, which adds the option's name and exits with 2.
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import math
 import re
@@ -22,6 +23,7 @@ from softlan.errors import ConfigError
 __all__ = [
     "CONGESTION_CONTROLLERS",
     "FRAME_RATE",
+    "HOST",
     "HOST_PORT",
     "LISTEN",
     "RATE",
@@ -32,6 +34,7 @@ __all__ = [
     "Listen",
     "option_type",
     "parse_frame_rate",
+    "parse_host",
     "parse_host_port",
     "parse_listen",
     "parse_rate",
@@ -48,7 +51,7 @@ Congestion: TypeAlias = Literal["cubic", "bbr", "calm"]
 CONGESTION_CONTROLLERS: tuple[str, ...] = get_args(Congestion)
 
 _RATE_UNITS = {"bit": 1, "kbit": 10**3, "mbit": 10**6, "gbit": 10**9}
-_TIME_UNITS = {"": 1.0, "s": 1.0, "ms": 1e-3, "m": 60.0, "min": 60.0, "h": 3600.0}
+_TIME_UNITS = {"": 1.0, "s": 1.0, "ms": 1e-3, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _QUANTITY = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)\s*([a-z]*)")
 
 
@@ -105,6 +108,18 @@ def parse_host_port(text: str) -> HostPort:
     elif not host or len(host) > 253 or not all(char.isalnum() or char in "-._" for char in host):
         raise ConfigError(f"{host!r} is not a host name or IP address")
     return HostPort(host, _port(port, text, lowest=1))
+
+
+def parse_host(text: str) -> tuple[str, int | None]:
+    """Read a relay's name or address with or without a port: `relay.example.org`, `[2001:db8::1]:4433`, `2001:db8::1`."""
+    text = text.strip()
+    bracketed = text.startswith("[") and text.endswith("]")
+    with contextlib.suppress(ValueError):
+        return str(ipaddress.ip_address(text[1:-1] if bracketed else text)), None
+    if ":" not in text:
+        return parse_host_port(f"{text}:1").host, None
+    relay = parse_host_port(text)
+    return relay.host, relay.port
 
 
 def parse_rate(text: str) -> int | None:
@@ -175,6 +190,7 @@ def option_type(name: str, parse: Callable[[str], T]) -> Callable[[object], T]:
 
 
 LISTEN = option_type("address", parse_listen)
+HOST = option_type("host", parse_host)
 HOST_PORT = option_type("host:port", parse_host_port)
 FRAME_RATE = option_type("frames", parse_frame_rate)
 RATE = option_type("rate", parse_rate)

@@ -8,7 +8,23 @@ import sys
 import tempfile
 from pathlib import Path
 
-__all__ = ["try_lock", "write_atomically"]
+__all__ = ["try_lock", "user_directory", "write_atomically"]
+
+
+def user_directory() -> Path | None:
+    """Say where this user's identities and settings are kept; None for a user without a home.
+
+    `$XDG_CONFIG_HOME/softlan`, `~/.config/softlan`, and on Windows `softlan` in the roaming profile.
+    """
+    # A relative path is to be ignored (XDG Base Directory Specification).
+    told = Path(os.environ.get("APPDATA" if sys.platform == "win32" else "XDG_CONFIG_HOME", ""))
+    if told.is_absolute():
+        return told / "softlan"
+    try:
+        home = Path.home()
+    except RuntimeError:
+        return None
+    return home.joinpath(*(("AppData", "Roaming") if sys.platform == "win32" else (".config",)), "softlan")
 
 
 def write_atomically(path: Path, data: bytes, *, mode: int = 0o644) -> None:

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import functools
 import logging
+import os
 import signal
 import sys
 import time
@@ -18,22 +19,28 @@ from pathlib import Path
 from typing import Any, NoReturn, ParamSpec, Protocol, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from softlan import __version__
 from softlan._core import WIRE_VERSION
 from softlan._core import __version__ as core_version
 from softlan.client.identity import Identity
 from softlan.client.session import Session, SessionConfig
-from softlan.config import CONGESTION_CONTROLLERS, HOST_PORT, ROOM, Congestion, HostPort
+from softlan.command import InvitedOption, invite_options, settings_file
+from softlan.config import CONGESTION_CONTROLLERS, HOST_PORT, ROOM, Congestion, HostPort, option_type
+from softlan.control.keys import RoomKey, parse_key
 from softlan.control.messages import PROTOCOL, Role
-from softlan.errors import SoftlanError
+from softlan.errors import ConfigError, SoftlanError
+from softlan.notify import Service
 from softlan.observe.counters import Change, Reading
 from softlan.observe.events import Event
 from softlan.observe.local import StatusServer
 from softlan.observe.logs import LogFormat, configure_logging, log_event
-from softlan.trust import load_trusted_certificates, system_trusted_certificates
+from softlan.trust import load_trusted_certificates, parse_pin, system_trusted_certificates
 
 __all__ = [
+    "ROOM_OPTIONS",
+    "SETTINGS_OPTIONS",
     "Part",
     "frame_log_options",
     "log_options",
@@ -44,11 +51,18 @@ __all__ = [
     "version_option",
 ]
 
+ROOM_OPTIONS = ("relay", "room", "pins", "key", "key_file", "server_name", "relay_ca_cert", "invite")
+"""Parameters of client and gateway that say which room to enter, for their help."""
+
+SETTINGS_OPTIONS = ("config", "frame_log", "frame_log_sample", "log_format", "log_level")
+
 P = ParamSpec("P")
 R = TypeVar("R")
 F = TypeVar("F", bound=Callable[..., Any])
 
 logger = logging.getLogger("softlan.parts")
+
+PIN = option_type("pin", parse_pin)
 
 _SUMMARY_S = 60.0
 _GRACE_S = 1.8
@@ -65,7 +79,11 @@ def log_options(command: F) -> F:
     """Add `--log-format` and `--log-level`, and set logging up before the command runs."""
 
     @click.option(
-        "--log-format", type=click.Choice([f.value for f in LogFormat]), default="text", show_default=True
+        "--log-format",
+        type=click.Choice([f.value for f in LogFormat]),
+        default="text",
+        show_default=True,
+        help="Logs for people or for machines.",
     )
     @click.option(
         "--log-level",
@@ -77,6 +95,9 @@ def log_options(command: F) -> F:
     @functools.wraps(command)
     def wrapped(*args: Any, log_format: str, log_level: str, **kwargs: Any) -> Any:
         configure_logging(LogFormat(log_format), getattr(logging, log_level.upper()))
+        file = settings_file(click.get_current_context())
+        if file is not None and file != Path(os.devnull):
+            log_event(logger, Event.SETTINGS_READ, f"settings from {file}", file=str(file))
         return command(*args, **kwargs)
 
     return wrapped  # type: ignore[return-value]
@@ -104,8 +125,10 @@ def frame_log_options(command: F) -> F:
 def session_options(command: F) -> F:
     """Add what client and gateway need to find their relay and room."""
     options = [
+        invite_options,
         click.option(
             "--relay",
+            cls=InvitedOption,
             type=HOST_PORT,
             required=True,
             metavar="HOST:PORT",
@@ -124,10 +147,30 @@ def session_options(command: F) -> F:
         ),
         click.option(
             "--room",
+            cls=InvitedOption,
             type=ROOM,
             required=True,
             metavar="CODE",
             help="The room: 1 to 32 letters, digits, '-' or '_'.",
+        ),
+        click.option(
+            "--pin",
+            "pins",
+            cls=InvitedOption,
+            type=PIN,
+            multiple=True,
+            metavar="PIN",
+            help="The relay's pin (it logs it at start), in place of a certificate and its name; several may be given.",
+        ),
+        click.option(
+            "--key",
+            cls=InvitedOption,
+            envvar="SOFTLAN_KEY",
+            metavar="TEXT",
+            help="The room's key or an invite's. Other users of this machine see it: --key-file and SOFTLAN_KEY are safer.",
+        ),
+        click.option(
+            "--key-file", type=click.Path(path_type=Path), metavar="FILE", help="A file with the key."
         ),
         click.option(
             "--identity",
@@ -157,15 +200,25 @@ def session_config(
     congestion: Congestion,
     role: Role,
     identity: Identity,
+    pins: tuple[bytes, ...] = (),
+    key: str | None = None,
+    key_file: Path | None = None,
 ) -> SessionConfig:
     """Put the session options together.
 
     Raises:
-        ConfigError: the certificate file cannot be read.
+        ConfigError: the certificate or key file cannot be read, or options exclude each other.
 
     """
     name = server_name or relay.host
-    if relay_ca_cert is None:
+    if pins and relay_ca_cert is not None:
+        raise ConfigError(
+            "--pin and --relay-ca-cert exclude each other",
+            hint="a pin needs no certificate; leave --relay-ca-cert away",
+        )
+    if pins:
+        trusted: Callable[[], list[bytes]] = list
+    elif relay_ca_cert is None:
         trusted = system_trusted_certificates
     else:
         trusted = functools.partial(load_trusted_certificates, relay_ca_cert)
@@ -175,12 +228,28 @@ def session_config(
         server_name=name,
         trusted=trusted,
         room=room,
-        pinned=relay_ca_cert is not None,
+        pinned=relay_ca_cert is not None or bool(pins),
+        pins=pins,
+        key=_room_key(key, key_file),
         role=role,
         mac=identity.mac,
         resume=identity.resume_key(name, room),
         congestion=congestion,
     )
+
+
+def _room_key(key: str | None, key_file: Path | None) -> RoomKey | None:
+    if key_file is not None:
+        # A key in the environment gives way to a file on the command line; two on the command line are a mistake.
+        context = click.get_current_context(silent=True)
+        source = context.get_parameter_source("key") if context is not None else None
+        if key is not None and source is not ParameterSource.ENVIRONMENT:
+            raise ConfigError("--key and --key-file exclude each other", hint="leave one of them away")
+        try:
+            key = key_file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"cannot read the key in {key_file}: {error}") from error
+    return None if key is None else parse_key(key)
 
 
 def reported(command: Callable[P, R]) -> Callable[P, R]:
@@ -221,13 +290,16 @@ class Part(Protocol):
         """The tunnel counters."""
 
 
-def run_part(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
-    """Run `main` until it is done; SIGTERM and SIGINT set the event it is given, and a second one cuts it off."""
+def run_part(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]], *, drain_s: float = 0.0) -> None:
+    """Run `main` until it is done; SIGTERM and SIGINT set the event it is given, and a second one cuts it off.
+
+    `drain_s` is how long, in seconds, it may take its time on top of the grace.
+    """
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(_supervise(main))
+        asyncio.run(_supervise(main, _GRACE_S + drain_s))
 
 
-async def _supervise(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
+async def _supervise(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]], grace_s: float) -> None:
     stopping = asyncio.Event()
     work = asyncio.ensure_future(main(stopping))
     loop = asyncio.get_running_loop()
@@ -237,7 +309,7 @@ async def _supervise(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]])
             work.cancel()
         stopping.set()
         # Whatever hangs must not keep the user: after the grace the work is cancelled.
-        loop.call_later(_GRACE_S, work.cancel)
+        loop.call_later(grace_s, work.cancel)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         # Windows' event loop has no signal handlers; there Ctrl-C arrives as KeyboardInterrupt.
@@ -260,9 +332,15 @@ def run_session_part(kind: str, make: Callable[[], Part], follow: Callable[[Part
             await stopping.wait()
             part.stop()
 
-        helpers = [asyncio.ensure_future(h) for h in (watch(), follow(part), _summarise(part))]
+        service = Service(part.session.answers, lambda: _status_line(part.session))
+
+        async def tell_ready() -> None:
+            await part.session.entered.wait()
+            service.ready()
+
+        helpers = [asyncio.ensure_future(h) for h in (watch(), follow(part), _summarise(part), tell_ready())]
         try:
-            async with StatusServer(kind, lambda: _session_snapshot(part)):
+            async with StatusServer(kind, lambda: _session_snapshot(part)), service:
                 await part.run()
         finally:
             for helper in helpers:
@@ -272,12 +350,18 @@ def run_session_part(kind: str, make: Callable[[], Part], follow: Callable[[Part
     run_part(main)
 
 
+def _status_line(session: Session) -> str:
+    if session.connection is None:
+        return f"trying to reach {session.relay}"
+    return f"in room {session.config.room} of {session.relay}, {session.connection.rtt * 1000:.0f} ms away"
+
+
 def _session_snapshot(part: Part) -> Mapping[str, Any]:
     session = part.session
     connection, welcome = session.connection, session.welcome
     connected = connection is not None and welcome is not None
     return {
-        "relay": str(session.config.relay),
+        "relay": str(session.relay),
         "room": session.config.room,
         "connected": connected,
         "peer_id": welcome.peer_id if connected and welcome else None,

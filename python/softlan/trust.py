@@ -6,8 +6,10 @@ only brings together what it is to be compared with.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import hashlib
+import re
 import ssl
 from pathlib import Path
 
@@ -16,8 +18,16 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from softlan.errors import ConfigError
 
-__all__ = ["load_trusted_certificates", "spki_sha256", "system_trusted_certificates"]
+__all__ = [
+    "load_trusted_certificates",
+    "parse_pin",
+    "public_key_pin",
+    "spki_sha256",
+    "system_trusted_certificates",
+]
 
+_PIN = re.compile(r"[A-Za-z0-9_-]{43}")
+_HEX_PIN = re.compile(r"[0-9A-Fa-f]{2}(?::?[0-9A-Fa-f]{2}){31}")
 _PEM_MARK = b"-----BEGIN "
 
 
@@ -30,6 +40,26 @@ def spki_sha256(certificate: bytes | x509.Certificate) -> str:
         certificate = x509.load_der_x509_certificate(certificate)
     key = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     return hashlib.sha256(key).hexdigest()
+
+
+def public_key_pin(certificate: bytes | x509.Certificate) -> str:
+    """Print a certificate's pin as invites carry it: SHA-256 of its public key, base64url without padding, 43 characters."""
+    return base64.urlsafe_b64encode(bytes.fromhex(spki_sha256(certificate))).rstrip(b"=").decode("ascii")
+
+
+def parse_pin(text: str) -> bytes:
+    """Read a pin, base64url or 64 hex digits, as 32 bytes.
+
+    Raises ConfigError: it is neither.
+    """
+    text = text.strip().rstrip("=")
+    if _HEX_PIN.fullmatch(text):
+        return bytes.fromhex(text.replace(":", ""))
+    if not _PIN.fullmatch(text):
+        raise ConfigError(
+            f"{text[:80]!r} is not a pin", hint="the relay logs its pin when it starts: 43 characters"
+        )
+    return base64.urlsafe_b64decode(text + "=")
 
 
 def load_trusted_certificates(path: Path) -> list[bytes]:

@@ -10,6 +10,7 @@ from softlan._core import Mac
 from softlan.control.codes import Code
 from softlan.control.messages import (
     Disconnect,
+    GoingDown,
     Hello,
     Notice,
     PeerFacts,
@@ -244,6 +245,11 @@ MESSAGES = [
     (decode_from_relay, PeerLeft(peer_id=2, reason=Code.REPLACED)),
     (decode_from_peer, Stats(counters={"frames_sent": 7}, interval_s=10.0)),
     (decode_from_relay, Disconnect(code=Code.SHUTTING_DOWN, reason="back soon")),
+    (
+        decode_from_relay,
+        Disconnect(code=Code.SHUTTING_DOWN, reason="back soon", back_in_s=30, relay="other.example.org:443"),
+    ),
+    (decode_from_relay, GoingDown(reason="for an update", in_s=60)),
 ]
 
 

@@ -32,6 +32,11 @@ class RelayProcess:
     address: tuple[str, int]
     certificate: Path
     lines: list[str] = field(default_factory=list)
+    pid: int = 0
+
+    def hang_up(self) -> None:
+        """Have it read its files again."""
+        os.kill(self.pid, signal.SIGHUP)
 
     def connect(self) -> Coroutine[Any, Any, Peer]:
         return Peer.connect(self.address, self.certificate)
@@ -58,7 +63,7 @@ def running_relay(directory: Path, *options: str) -> Iterator[RelayProcess]:
             rest = process.stderr
             reader = threading.Thread(target=lambda: lines.extend(rest), daemon=True)
             reader.start()
-            yield RelayProcess((host, int(port)), certificate, lines)
+            yield RelayProcess((host, int(port)), certificate, lines, process.pid)
         finally:
             process.send_signal(signal.SIGTERM)
             try:

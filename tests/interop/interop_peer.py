@@ -25,6 +25,7 @@ from aioquic.quic.events import (
     StreamDataReceived,
 )
 from cryptography.hazmat.primitives.serialization import Encoding
+from interop_keys import Exporter
 
 ALPN = "softlan/1"
 BUDGET = 1100
@@ -98,6 +99,7 @@ class Peer(QuicConnectionProtocol):
         self.closed: asyncio.Future[Closed] = asyncio.get_running_loop().create_future()
         self.received = Frames()
         self.handshake = asyncio.Event()
+        self.exporter: Exporter
         self.peer_id = 0
         self._control = 0
         self._buffer = b""
@@ -131,6 +133,7 @@ class Peer(QuicConnectionProtocol):
         )
         peer._endpoint = transport
         QuicConnectionProtocol.connect(peer, relay)
+        peer.exporter = Exporter(peer._quic)
         await peer._first(peer.handshake.wait())
         shown = peer._quic.tls._peer_certificate
         assert shown is not None

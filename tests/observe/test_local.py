@@ -153,3 +153,15 @@ def test_where_the_sockets_are(monkeypatch, tmp_path):
     assert str(runtime_directory()) == "/run/softlan-relay"
     monkeypatch.setenv("SOFTLAN_RUNTIME_DIR", str(tmp_path))
     assert runtime_directories() == [tmp_path]
+
+
+def test_services_with_a_directory_each_are_found(tmp_path, monkeypatch):
+    for name in ("relay", "gateway-eth0"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "relay-1.status").touch()
+    monkeypatch.setattr(local, "_SYSTEM", tmp_path)
+    monkeypatch.delenv("SOFTLAN_RUNTIME_DIR", raising=False)
+    assert tmp_path in runtime_directories()
+    assert runtime_directories()[-2:] == [tmp_path / "gateway-eth0", tmp_path / "relay"]
+    monkeypatch.setattr(local, "_SYSTEM", tmp_path / "none")
+    assert runtime_directories()

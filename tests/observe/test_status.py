@@ -45,7 +45,7 @@ STATES = [
     *(
         (status.Untrusted("relay:443", fault), f"relay:443 answered, but {words}")
         for fault, words in {
-            TrustFault.WRONG_PIN: "it is not the relay whose certificate you were given",
+            TrustFault.WRONG_PIN: "it is not the relay whose certificate or pin you were given",
             TrustFault.WRONG_NAME: "its certificate is for another name",
             TrustFault.EXPIRED: "its certificate is not valid at this time",
             TrustFault.OTHER: "its certificate could not be verified",

@@ -3,7 +3,7 @@
 import pytest
 from click.testing import CliRunner
 
-from softlan.client.cli import client
+from softlan.client.cli import client, make_join
 from softlan.client.windows_options import WindowsChoices
 from softlan.windows.mac_policy import MacPolicy
 
@@ -83,3 +83,12 @@ def test_game_mode_is_all_the_switches_for_games():
     assert options.broadcast_routes
     assert options.private_network
     assert not options.allow_default_route
+
+
+def test_one_pasted_line_is_enough_on_windows_where_the_adapter_has_a_mac_of_its_own():
+    policies = {
+        platform: next(o for o in make_join(platform).params if o.name == "mac_policy").default
+        for platform in ("win32", "linux")
+    }
+    assert policies["win32"] == "adopt"
+    assert policies["linux"] == next(o for o in client.params if o.name == "mac_policy").default != "adopt"

@@ -8,6 +8,7 @@ import copy
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,14 @@ from softlan.client.adapter import Adapter
 from softlan.client.client import Client, ClientConfig, logger
 from softlan.client.identity import Identity, default_identity_path, hold_identity
 from softlan.client.windows_options import WindowsChoices, run_self_test, windows_options
+from softlan.command import INVITE_ARGUMENT, PartCommand, config_option
 from softlan.config import VIRTUAL_MAC
 from softlan.control.messages import Role
 from softlan.errors import ConfigError, UnsupportedPlatformError
 from softlan.observe.frames import follow_frame_log
 from softlan.parts import (
+    ROOM_OPTIONS,
+    SETTINGS_OPTIONS,
     Part,
     frame_log_options,
     log_options,
@@ -33,13 +37,22 @@ from softlan.parts import (
     version_option,
 )
 from softlan.windows.console import graceful_end
+from softlan.windows.mac_policy import MacPolicy
 
-__all__ = ["client"]
+__all__ = ["client", "join", "make_join"]
 
 _SELF_TEST = "softlan.client.self-test"
 
 
-class _ClientCommand(click.Command):
+HELP_GROUPS = {
+    "Which room": ROOM_OPTIONS,
+    "This player": ("identity", "virtual_mac", "tap", "attach", "congestion"),
+    "Windows": (*(field.name for field in fields(WindowsChoices)), "self_test"),
+    "Settings and logs": SETTINGS_OPTIONS,
+}
+
+
+class _ClientCommand(PartCommand):
     """`--self-test` stands alone; everything else needs to know relay and room."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -58,7 +71,8 @@ class _ClientCommand(click.Command):
         return parameters
 
 
-@click.command(cls=_ClientCommand, context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=_ClientCommand, groups=HELP_GROUPS, short_help="Be a player in a room, said by options.")
+@config_option("client")
 @session_options
 @click.option(
     "--virtual-mac", type=VIRTUAL_MAC, metavar="MAC", help="The MAC to play with, in place of the identity's."
@@ -88,16 +102,17 @@ def client(
     tap: str | None,
     attach: str | None,
     windows: WindowsChoices,
-    self_test: bool,
+    self_test: bool = False,
     virtual_mac: Mac | None,
     identity: Path | None,
     frame_log: str,
     frame_log_sample: int,
     **session: Any,
 ) -> None:
-    """Join a room: this machine gets a network adapter that is on the party's Ethernet.
+    """Be a player: this machine gets a network adapter that is on the party's Ethernet.
 
-    Needs root or CAP_NET_ADMIN; on Windows administrator rights and a TAP-Windows6 adapter.
+    INVITE is the line you were given, softlan://..., in double quotes; the options do without it. Needs root or CAP_NET_ADMIN; on
+    Windows administrator rights and a TAP-Windows6 adapter.
     """
     if self_test:
         sys.exit(run_self_test(windows))
@@ -133,6 +148,32 @@ def client(
                 await follow_frame_log(logger, part.frame_log, has_rooms=False)
 
         run_session_part("client", make, follow)
+
+
+def make_join(platform: str) -> click.Command:
+    """Make `softlan join`, which is `softlan client` with an invite.
+
+    On Windows it plays with the adapter's MAC: one pasted line is to be enough, and a new adapter has a MAC that the identity cannot know.
+    """
+    options = [copy.copy(o) for o in client.params if o.name not in ("link", "invite", "self_test")]
+    if platform == "win32":
+        next(o for o in options if o.name == "mac_policy").default = MacPolicy.ADOPT.value
+    return PartCommand(
+        "join",
+        callback=client.callback,
+        params=[INVITE_ARGUMENT, *options],
+        help="""Join a party: INVITE is the line you were given, softlan://..., in double quotes.
+
+        This machine gets a network adapter that is on the party's Ethernet, until Ctrl-C. Needs root or CAP_NET_ADMIN; on Windows
+        administrator rights and a TAP-Windows6 adapter. Options count more than what the invite says.
+        """,
+        short_help="Join a party by its invite.",
+        groups={
+            **{title: names for title, names in HELP_GROUPS.items() if names is not ROOM_OPTIONS},
+            "In place of what the invite says": ROOM_OPTIONS,
+        },
+        context_settings={"auto_envvar_prefix": "SOFTLAN_CLIENT"},
+    )
 
 
 class _Ending:
@@ -187,3 +228,6 @@ def _adapters(
             return AttachedAdapter(attach) if attach is not None else TapAdapter(tap, mac, mtu)
 
         yield mac, make
+
+
+join = make_join(sys.platform)

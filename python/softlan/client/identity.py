@@ -24,7 +24,7 @@ import msgspec
 from softlan._core import Mac
 from softlan.control.fields import Role, check_role_and_mac, decode_custom, encode_custom
 from softlan.errors import ConfigError, SoftlanError
-from softlan.files import try_lock, write_atomically
+from softlan.files import try_lock, user_directory, write_atomically
 from softlan.observe.events import Event
 from softlan.observe.logs import log_event
 
@@ -99,13 +99,12 @@ def default_identity_path(role: Role) -> Path:
     `lanparty-client-identity.json` (or `-gateway-`) in `$XDG_CONFIG_HOME/softlan`, `~/.config/softlan`, and
     on Windows in the roaming profile.
     """
-    name = f"lanparty-{role.value}-identity.json"
-    if sys.platform == "win32":
-        roaming = os.environ.get("APPDATA")
-        return (Path(roaming) if roaming else _home() / "AppData" / "Roaming") / "softlan" / name
-    # A relative path is to be ignored (XDG Base Directory Specification).
-    configured = Path(os.environ.get("XDG_CONFIG_HOME", ""))
-    return (configured if configured.is_absolute() else _home() / ".config") / "softlan" / name
+    directory = user_directory()
+    if directory is None:
+        raise ConfigError(
+            "this user has no home directory to keep an identity in", hint="give --identity FILE"
+        )
+    return directory / f"lanparty-{role.value}-identity.json"
 
 
 def hold_identity(path: Path, role: Role, *, virtual_mac: Mac | None = None) -> HeldIdentity:
@@ -145,15 +144,6 @@ def hold_identity(path: Path, role: Role, *, virtual_mac: Mac | None = None) -> 
     if virtual_mac is not None:
         identity = Identity(virtual_mac, identity.secret)
     return HeldIdentity(path, identity, lock)
-
-
-def _home() -> Path:
-    try:
-        return Path.home()
-    except RuntimeError as error:
-        raise ConfigError(
-            "this user has no home directory to keep an identity in", hint="give --identity FILE"
-        ) from error
 
 
 def _make(path: Path, role: Role) -> Identity:

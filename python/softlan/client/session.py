@@ -8,6 +8,7 @@ long as it takes, unless the relay says that it is not wanted.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import platform
 import random
@@ -19,12 +20,14 @@ from typing import Any, Protocol
 
 from softlan import __version__
 from softlan._core import Connection, CoreError, Endpoint, Mac, TransportSettings
-from softlan.config import Congestion, HostPort
+from softlan.config import Congestion, HostPort, parse_host_port
 from softlan.control.channel import ControlChannel
 from softlan.control.codes import Code, Retry
+from softlan.control.keys import Claim, RoomKey
 from softlan.control.messages import (
     PROTOCOL,
     Disconnect,
+    GoingDown,
     Hello,
     Notice,
     PeerJoined,
@@ -37,6 +40,7 @@ from softlan.control.messages import (
     decode_from_relay,
 )
 from softlan.errors import (
+    ConfigError,
     InterfaceError,
     PrivilegeError,
     RejectedError,
@@ -67,6 +71,12 @@ _MAX_NOTICES = 32
 _SILENCE_S = 1.0
 """Two keep-alives without an answer: time to try a second connection."""
 
+_MAX_AWAY_S = 600.0
+"""A relay that says it will be away for longer is asked again after this long all the same."""
+
+_ELSEWHERE_ATTEMPTS = 3
+"""How often another relay is tried that the former named, before the former is asked again."""
+
 _BACKOFF_S = (0.1, 0.2, 0.4, 0.8)
 """Pauses between attempts, the last one from then on, each shortened by up to half so that a party does not come back in step. A relay
 that returns is found within about two seconds; an Initial a second is nothing to it."""
@@ -77,7 +87,7 @@ class SessionConfig:
     """What to join, and how.
 
     `trusted` is asked before each attempt, so that a renewed certificate file is read again; `pinned` says that it is the
-    relay's own certificate and not the system's authorities.
+    relay's own certificate and not the system's authorities. With `pins`, SHA-256 of public keys, certificates and the name do not matter.
     """
 
     relay: HostPort
@@ -88,6 +98,8 @@ class SessionConfig:
     mac: Mac | None
     resume: str
     pinned: bool = True
+    pins: tuple[bytes, ...] = ()
+    key: RoomKey | None = None
     keep_alive_s: float = 0.5
     idle_timeout_s: float = 2.5
     max_udp_payload: int = 1472
@@ -134,8 +146,13 @@ class Session:
         self.notices: dict[tuple[str, tuple[int, ...]], str] = {}
         """What the relay says is wrong now, by topic and peers."""
 
+        self.entered = asyncio.Event()
+        """Set once the room has been entered for the first time."""
         self._handler = handler
+        self._away_s = 0.0
+        self._elsewhere: HostPort | None = None
         self._stopping = asyncio.Event()
+        self._secret: bytes | None = None
         transport = TransportSettings(
             idle_timeout=config.idle_timeout_s,
             keep_alive=config.keep_alive_s,
@@ -173,7 +190,10 @@ class Session:
                 if self._stopping.is_set():
                     return
                 pause = _BACKOFF_S[min(attempt, len(_BACKOFF_S) - 1)] * random.uniform(0.5, 1.0)  # noqa: S311
+                pause, self._away_s = max(pause, self._away_s), 0.0
                 attempt += 1
+                if attempt > _ELSEWHERE_ATTEMPTS:
+                    self._elsewhere = None
                 state = status.Reconnecting(attempt, pause, reason)
                 log_event(
                     logger, Event.SESSION_RETRY, status.say(state), attempt=attempt, delay_s=round(pause, 3)
@@ -212,13 +232,17 @@ class Session:
 
     async def _join(self) -> _Joined:
         """Connect and be admitted."""
+        key = self.config.key
+        if key is not None and self._secret is None:
+            # Before connecting: it takes a while, and the relay waits only so long for the hello.
+            self._secret = await asyncio.to_thread(key.secret, self.config.room)
         connection = await self._connect()
         channel = ControlChannel(connection)
         try:
             budget = await connection.settled_datagram_budget(timeout=_BUDGET_S)
             await connection.open_control()
             channel.start()
-            channel.post(self._hello(budget))
+            channel.post(self._hello(connection, budget))
             async with asyncio.timeout(_WELCOME_S):
                 body = await channel.receive()
             if body is None:
@@ -239,8 +263,11 @@ class Session:
             raise status.rejected_error(answer)
         return _Joined(channel, answer)
 
-    def _hello(self, budget: int) -> Hello:
+    def _hello(self, connection: Connection, budget: int) -> Hello:
         config = self.config
+        proof: str | None = None
+        if self._secret is not None:
+            proof = Claim.over(connection, config.room, config.role, config.mac).prove(self._secret)
         return Hello(
             protocol=PROTOCOL,
             role=config.role,
@@ -248,6 +275,8 @@ class Session:
             mac=config.mac,
             datagram_budget=budget,
             resume=config.resume,
+            proof=proof,
+            token=None if config.key is None else config.key.token,
             software=f"softlan/{__version__} ({platform.system().lower()})"[:64],
         )
 
@@ -261,25 +290,38 @@ class Session:
             log_event(
                 logger,
                 Event.SESSION_CONNECTING,
-                status.say(status.Connecting(str(config.relay), address)),
+                status.say(status.Connecting(str(self.relay), address)),
                 address=address,
             )
             try:
                 connection = await self.endpoint.connect(
-                    address, config.server_name, config.trusted(), timeout=limit / len(addresses)
+                    address,
+                    config.server_name,
+                    config.trusted(),
+                    pins=list(config.pins),
+                    timeout=limit / len(addresses),
                 )
             except CoreError as error:
                 last = error
                 if error.args[0] in _TRUST_FAULTS:
                     break
             else:
-                log_event(logger, Event.SESSION_CONNECTED, status.say(status.Connected(str(config.relay))))
+                log_event(logger, Event.SESSION_CONNECTED, status.say(status.Connected(str(self.relay))))
                 return connection
         assert last is not None
         raise self._explain_failure(last, limit) from last
 
+    @property
+    def relay(self) -> HostPort:
+        """The relay this session is with or tries to reach: the one it was given, or one that took its place."""
+        return self._elsewhere or self.config.relay
+
+    async def answers(self, timeout_s: float) -> bool:
+        """Say whether the data plane does its work."""
+        return await self.endpoint.answers(timeout=timeout_s)
+
     async def _resolve(self) -> list[str]:
-        relay = self.config.relay
+        relay = self.relay
         try:
             async with asyncio.timeout(_FIRST_CONNECT_S):
                 found = await asyncio.get_running_loop().getaddrinfo(
@@ -295,7 +337,7 @@ class Session:
 
     def _explain_failure(self, error: CoreError, waited_s: float) -> SoftlanError:
         kind, message = error.args
-        relay = str(self.config.relay)
+        relay = str(self.relay)
         if kind == "wrong-pin" and not self.config.pinned:
             return TrustError(
                 f"{relay} answered, but its certificate is of no authority this machine trusts ({message})",
@@ -375,6 +417,7 @@ class Session:
         gateway = any(peer.role is Role.GATEWAY for peer in peers)
         self._handler.joined(channel.connection, welcome)
         self.joins += 1
+        self.entered.set()
         log_event(
             logger,
             Event.SESSION_JOINED,
@@ -428,8 +471,11 @@ class Session:
                         self.relay_counters = known_counters(counters)
                     case Notice() as notice:
                         self._note(notice)
+                    case GoingDown(reason=reason, in_s=in_s):
+                        words = f"the session ends in {in_s:g} s: {reason}"
+                        log_event(logger, Event.SESSION_ENDING, words, in_s=in_s)
                     case Disconnect() as said:
-                        pass
+                        self._follow(said)
                     case None:
                         pass
         except RemoteProtocolError as error:
@@ -459,6 +505,17 @@ class Session:
             topic=notice.topic,
             peers=list(notice.peers),
         )
+
+    def _follow(self, said: Disconnect) -> None:
+        """Take note of when to come back, and of who takes the relay's place."""
+        if said.back_in_s:
+            # Spread by a quarter, so that a party does not come back all at once.
+            self._away_s = min(said.back_in_s, _MAX_AWAY_S) * random.uniform(1.0, 1.25)  # noqa: S311
+        # A successor that goes down without naming another has had its turn.
+        self._elsewhere = None
+        if said.relay is not None:
+            with contextlib.suppress(ConfigError):
+                self._elsewhere, self._away_s = parse_host_port(said.relay), 0.0
 
     async def _report(self, channel: ControlChannel) -> None:
         """Send `stats` at the interval."""

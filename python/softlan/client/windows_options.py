@@ -76,7 +76,7 @@ def windows_options(command: F) -> F:
             "--mac-policy",
             type=click.Choice([policy.value for policy in MacPolicy]),
             help="Windows, when the adapter's MAC is not the identity's: strict stops (the default), adopt plays with the"
-            " adapter's, configure gives the adapter the identity's.",
+            " adapter's (the default of join), configure gives the adapter the identity's.",
         ),
         click.option(
             "--allow-default-route",

@@ -11,14 +11,19 @@ import contextlib
 
 from softlan._core import Connection, CoreError
 from softlan.control.codes import Code
-from softlan.control.messages import ControlMessage, encode
+from softlan.control.messages import ControlMessage, Stats, encode
 from softlan.control.stream import FrameDecoder, encode_frame
 
 __all__ = ["ControlChannel"]
 
 _READ_SIZE = 16384
 _MAX_UNSENT = 512
-"""Messages waiting for a peer that does not read; joins and leaves of a full room fit several times."""
+_MAX_UNSENT_BYTES = 1 << 18
+"""Messages, and bytes of them, waiting for a peer that does not read; joins and leaves of a full room fit several times, beside the
+longest welcome."""
+
+_STATS_WAIT = 8
+"""With more than this waiting, `stats` are left out: newer ones follow."""
 
 
 class ControlChannel:
@@ -27,7 +32,10 @@ class ControlChannel:
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self._decoder = FrameDecoder()
-        self._unsent: asyncio.Queue[ControlMessage | None] = asyncio.Queue(_MAX_UNSENT)
+        self._unsent: asyncio.Queue[bytes | None] = asyncio.Queue(_MAX_UNSENT)
+        self._unsent_bytes = 0
+        self.overflowed = False
+        """Whether the peer was disconnected because it does not read."""
         self._writer: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -56,10 +64,15 @@ class ControlChannel:
 
     def post(self, message: ControlMessage) -> None:
         """Send a message without waiting. A peer that has left too many unread is disconnected."""
-        try:
-            self._unsent.put_nowait(message)
-        except asyncio.QueueFull:
-            self.connection.close(Code.PROTOCOL_ERROR.number, "control messages are not being read")
+        if self.overflowed or (isinstance(message, Stats) and self._unsent.qsize() > _STATS_WAIT):
+            return
+        frame = encode_frame(encode(message))
+        if self._unsent.full() or self._unsent_bytes + len(frame) > _MAX_UNSENT_BYTES:
+            self.overflowed = True
+            self.connection.close(Code.SLOW_READER.number, Code.SLOW_READER.meaning)
+            return
+        self._unsent.put_nowait(frame)
+        self._unsent_bytes += len(frame)
 
     async def finish(self, *, timeout_s: float = 0.5) -> None:
         """Send what is waiting and end our side, within `timeout_s`; the connection is for the caller to close."""
@@ -76,5 +89,6 @@ class ControlChannel:
     async def _write(self) -> None:
         # A connection that is gone says so to the reader, who knows what to do about it.
         with contextlib.suppress(CoreError):
-            while (message := await self._unsent.get()) is not None:
-                await self.connection.write_control(encode_frame(encode(message)))
+            while (frame := await self._unsent.get()) is not None:
+                await self.connection.write_control(frame)
+                self._unsent_bytes -= len(frame)

@@ -81,6 +81,31 @@ class Code(StrEnum):
     )
     INTERNAL_ERROR = "internal-error", 15, Retry.LATER, "a fault in the relay; its log says more"
     KICKED = "kicked", 16, Retry.NO, "the relay's operator removed the peer"
+    KEY_REQUIRED = "key-required", 17, Retry.NO, "the room takes only peers that prove a key"
+    KEY_WRONG = "key-wrong", 18, Retry.NO, "the proof does not fit a key of the room"
+    INVITE_EXPIRED = "invite-expired", 19, Retry.NO, "the invite's time is over"
+    INVITE_USED = "invite-used", 20, Retry.NO, "the invite was for one peer, and another has used it"
+    GATEWAY_NOT_ALLOWED = (
+        "gateway-not-allowed",
+        21,
+        Retry.NO,
+        "the peer may not be a gateway in this room",
+    )
+    BANNED = "banned", 22, Retry.NO, "the relay's operator does not let this peer in"
+    TOO_MANY_ATTEMPTS = (
+        "too-many-attempts",
+        23,
+        Retry.LATER,
+        "too many hellos or wrong keys from this address",
+    )
+    TOO_MANY_CONNECTIONS = (
+        "too-many-connections",
+        24,
+        Retry.LATER,
+        "too many connections from this address, or too many that have not said hello",
+    )
+    CONTROL_FLOOD = "control-flood", 25, Retry.NO, "too many control messages, or too large ones"
+    SLOW_READER = "slow-reader", 26, Retry.LATER, "the peer does not read its control messages"
 
     @classmethod
     def _missing_(cls, value: object) -> Code | None:

@@ -23,6 +23,7 @@ __all__ = [
     "DatagramBudget",
     "FieldFault",
     "PeerId",
+    "Proof",
     "Protocol",
     "ResumeKey",
     "Role",
@@ -30,6 +31,7 @@ __all__ = [
     "Sentence",
     "Software",
     "TapMtu",
+    "Token",
     "Topic",
     "check_role_and_mac",
     "decode_custom",
@@ -55,6 +57,8 @@ DatagramBudget = Annotated[int, Meta(ge=MIN_DATAGRAM_BUDGET, le=65535)]
 """Largest QUIC DATAGRAM payload a peer can send, in bytes (RFC 9221)."""
 
 ResumeKey = Annotated[str, Meta(pattern=r"\A[0-9a-fA-F]{64}\Z")]
+Proof = Annotated[str, Meta(pattern=r"\A[0-9a-fA-F]{64}\Z")]
+Token = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9_-]{1,256}\Z")]
 Software = Annotated[str, Meta(max_length=64)]
 CounterName = Annotated[str, Meta(min_length=1, max_length=64)]
 CounterValue = Annotated[int, Meta(ge=0, le=2**63 - 1)]

@@ -23,6 +23,7 @@ from softlan.control.fields import (
     DatagramBudget,
     FieldFault,
     PeerId,
+    Proof,
     Protocol,
     ResumeKey,
     Role,
@@ -30,6 +31,7 @@ from softlan.control.fields import (
     Sentence,
     Software,
     TapMtu,
+    Token,
     Topic,
     check_role_and_mac,
     decode_custom,
@@ -43,6 +45,7 @@ __all__ = [
     "SUPPORTED_PROTOCOLS",
     "ControlMessage",
     "Disconnect",
+    "GoingDown",
     "Hello",
     "Notice",
     "PeerFacts",
@@ -75,7 +78,8 @@ class _Message(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field=
 class Hello(_Message, frozen=True, kw_only=True, tag="hello"):
     """peer -> relay, the first message: who wants in, where, and what it can carry.
 
-    `room` is folded to upper case, `resume` to lower case, when the message is made.
+    `room` is folded to upper case, `resume` and `proof` to lower case, when the message is made. `proof` and `token` are
+    `softlan.control.keys`'.
     """
 
     protocol: Protocol
@@ -85,21 +89,27 @@ class Hello(_Message, frozen=True, kw_only=True, tag="hello"):
     mac: Mac | None = None
     fragments: bool = True
     resume: ResumeKey | None = None
+    proof: Proof | None = None
+    token: Token | None = None
     software: Software | None = None
 
     def __post_init__(self) -> None:
         check_role_and_mac(self.role, self.mac)
         msgspec.structs.force_setattr(self, "room", normalise_room_code(self.room))
-        if self.resume is not None:
-            msgspec.structs.force_setattr(self, "resume", self.resume.lower())
+        for name in ("resume", "proof"):
+            if (text := getattr(self, name)) is not None:
+                msgspec.structs.force_setattr(self, name, text.lower())
+        if self.token is not None and self.proof is None:
+            raise FieldFault("proof", "a token needs one beside it")
 
     def __repr__(self) -> str:
-        """Leave out `resume`: it is a secret, and reprs end up in logs."""
+        """Leave out `resume`, which is a secret, and proofs: reprs end up in logs."""
         resume = "None" if self.resume is None else "<secret>"
+        proof = "None" if self.proof is None else f"<by {'key' if self.token is None else 'invite'}>"
         return (
             f"Hello(protocol={self.protocol}, role={self.role.value!r}, room={self.room!r}, mac={self.mac},"
             f" datagram_budget={self.datagram_budget}, fragments={self.fragments}, resume={resume},"
-            f" software={self.software!r})"
+            f" proof={proof}, software={self.software!r})"
         )
 
 
@@ -178,11 +188,23 @@ class Stats(_Message, frozen=True, kw_only=True, tag="stats"):
     interval_s: Seconds
 
 
+class GoingDown(_Message, frozen=True, kw_only=True, tag="going_down"):
+    """relay -> peer: it is going to end the session in `in_s` seconds; a `disconnect` follows then."""
+
+    reason: str
+    in_s: Seconds
+
+
 class Disconnect(_Message, frozen=True, kw_only=True, tag="disconnect"):
-    """Both ways, the last message: why the sender is about to close."""
+    """Both ways, the last message: why the sender is about to close.
+
+    From a relay that goes down: in how many seconds it will be back, and a relay, `HOST:PORT`, that takes its place meanwhile.
+    """
 
     code: Code
     reason: str
+    back_in_s: Seconds | None = None
+    relay: str | None = None
 
 
 class Notice(_Message, frozen=True, kw_only=True, tag="notice"):
@@ -197,7 +219,9 @@ class Notice(_Message, frozen=True, kw_only=True, tag="notice"):
     over: bool = False
 
 
-ControlMessage: TypeAlias = Hello | Welcome | Reject | PeerJoined | PeerLeft | Stats | Disconnect | Notice
+ControlMessage: TypeAlias = (
+    Hello | Welcome | Reject | PeerJoined | PeerLeft | Stats | GoingDown | Disconnect | Notice
+)
 
 
 class _Envelope(Struct):
@@ -210,7 +234,7 @@ class _Envelope(Struct):
 _ENVELOPE = msgspec.json.Decoder(_Envelope)
 _DECODERS: dict[str, msgspec.json.Decoder[ControlMessage]] = {
     kind.__struct_config__.tag: msgspec.json.Decoder(kind, dec_hook=decode_custom)  # type: ignore[misc]
-    for kind in (Hello, Welcome, Reject, PeerJoined, PeerLeft, Stats, Disconnect, Notice)
+    for kind in (Hello, Welcome, Reject, PeerJoined, PeerLeft, Stats, GoingDown, Disconnect, Notice)
 }
 _ENCODER = msgspec.json.Encoder(enc_hook=encode_custom)
 
@@ -250,10 +274,11 @@ def decode_from_peer(body: bytes) -> Stats | Disconnect | None:
     return message
 
 
-def decode_from_relay(body: bytes) -> PeerJoined | PeerLeft | Stats | Disconnect | Notice | None:
+def decode_from_relay(body: bytes) -> PeerJoined | PeerLeft | Stats | GoingDown | Disconnect | Notice | None:
     """Read what the relay sends after its welcome; None for a type not known here, to be ignored."""
-    message = _decode(body, (PeerJoined, PeerLeft, Stats, Disconnect, Notice), ignore_unknown=True)
-    assert isinstance(message, PeerJoined | PeerLeft | Stats | Disconnect | Notice | None)
+    kinds = (PeerJoined, PeerLeft, Stats, GoingDown, Disconnect, Notice)
+    message = _decode(body, kinds, ignore_unknown=True)
+    assert isinstance(message, PeerJoined | PeerLeft | Stats | GoingDown | Disconnect | Notice | None)
     return message
 
 

@@ -8,11 +8,14 @@ from typing import Any
 import click
 
 from softlan.client.identity import default_identity_path, hold_identity
+from softlan.command import PartCommand, config_option
 from softlan.config import SECONDS
 from softlan.control.messages import Role
 from softlan.gateway.gateway import Gateway, GatewayConfig, logger
 from softlan.observe.frames import follow_frame_log
 from softlan.parts import (
+    ROOM_OPTIONS,
+    SETTINGS_OPTIONS,
     Part,
     frame_log_options,
     log_options,
@@ -26,7 +29,17 @@ from softlan.parts import (
 __all__ = ["gateway"]
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+HELP_GROUPS = {
+    "Which room": ROOM_OPTIONS,
+    "This gateway": ("interface", "cam_refresh", "identity", "congestion"),
+    "Settings and logs": SETTINGS_OPTIONS,
+}
+
+
+@click.command(
+    cls=PartCommand, groups=HELP_GROUPS, short_help="Bring the LAN behind an interface into a room."
+)
+@config_option("gateway")
 @session_options
 @click.option(
     "--interface",
@@ -55,7 +68,10 @@ def gateway(
     frame_log_sample: int,
     **session: Any,
 ) -> None:
-    """Run the gateway: bring the LAN behind an interface into a room. Needs root or CAP_NET_RAW."""
+    """Run the gateway: bring the LAN behind an interface into a room.
+
+    INVITE is the line you were given, softlan://..., in double quotes; the options do without it. Needs root or CAP_NET_RAW.
+    """
     with hold_identity(identity or default_identity_path(Role.GATEWAY), Role.GATEWAY) as held:
         config = GatewayConfig(
             session=session_config(role=Role.GATEWAY, identity=held.identity, **session),

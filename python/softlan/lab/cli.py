@@ -15,7 +15,11 @@ from . import demo
 from .namespaces import ensure_namespaces
 
 
-@click.command("demo", context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(
+    "demo",
+    short_help="Hold a whole LAN party on this machine.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object in the end instead of a table.")
 @version_option
 @reported

@@ -58,7 +58,9 @@ class Part:
         self.directory.mkdir(mode=0o700)
         # Every part has a place of its own for its status socket, so that `softlan status` finds it alone.
         self.environment = {"SOFTLAN_RUNTIME_DIR": str(self.directory), "PYTHONUNBUFFERED": "1"}
-        command = [sys.executable, "-m", module, "--log-format", "json", *options]
+        # The settings of this machine's own parts are none of the party's.
+        self.environment |= {f"SOFTLAN_{p}_CONFIG": os.devnull for p in ("RELAY", "GATEWAY", "CLIENT")}
+        command = [sys.executable, "-m", *module.split(), "--log-format", "json", *options]
         self.program = Program(host, name, command, self.environment)
 
     async def status(self) -> Mapping[str, Any]:
@@ -210,6 +212,7 @@ class Party:
         self._next_host = 2
         self._next_mac = 1
         self.relay: Relay | None = None
+        self.more_relays: list[Relay] = []
         self.lans: dict[str, Lan] = {}
         self.gateways: dict[str, Gateway] = {}
         self.clients: dict[str, Client] = {}
@@ -235,7 +238,12 @@ class Party:
     def parts(self) -> list[Part]:
         """Give all programs of the party, the relay first."""
         relay: list[Part] = [self.relay] if self.relay else []
-        return [*relay, *self.gateways.values(), *(client.part for client in self.clients.values())]
+        return [
+            *relay,
+            *self.more_relays,
+            *self.gateways.values(),
+            *(client.part for client in self.clients.values()),
+        ]
 
     def client(self, name: str) -> Client:
         """Give a client by its name."""
@@ -275,12 +283,20 @@ class Party:
 
     def make_relay(self, *options: str, listen: str = f"{RELAY_ADDRESS}:{RELAY_PORT}") -> Relay:
         """Add the relay's machine without starting the relay."""
-        host = self._machine("relay", 1)
-        files = self.directory / "relay"
+        self.relay = self._relay("relay", self._machine("relay", 1), listen, *options)
+        return self.relay
+
+    def another_relay(self, name: str, listen: str, *options: str) -> Relay:
+        """Add a relay on the machine of the first, without starting it."""
+        assert self.relay is not None
+        self.more_relays.append(self._relay(name, self.relay.host, listen, *options))
+        return self.more_relays[-1]
+
+    def _relay(self, name: str, host: Host, listen: str, *options: str) -> Relay:
+        files = self.directory / name
         told = ["--listen", listen, "--dev-cert-der-out", str(files / "relay-cert.der")]
         told += ["--dev-cert-state", str(files / "certificate.state")]
-        self.relay = Relay(self, host, "relay", "softlan.relay", [*told, *options])
-        return self.relay
+        return Relay(self, host, name, "softlan.relay", [*told, *options])
 
     async def start_relay(self, *options: str, listen: str = f"{RELAY_ADDRESS}:{RELAY_PORT}") -> Relay:
         """Add the relay and start it."""
@@ -296,11 +312,13 @@ class Party:
         trust = ["--relay-ca-cert", str(self.relay.certificate)]
         return ["--relay", where, "--server-name", SERVER_NAME, *trust, "--room", room]
 
-    def make_gateway(self, name: str, lan: Lan, *options: str, room: str = ROOM, relay: str = "") -> Gateway:
-        """Add a gateway's machine, its interface `lan0` on `lan`, without starting the gateway."""
+    def make_gateway(
+        self, name: str, lan: Lan, *options: str, room: str = ROOM, relay: str = "", invite: str = ""
+    ) -> Gateway:
+        """Add a gateway's machine, its interface `lan0` on `lan`, without starting the gateway; for `invite` see `make_client`."""
         host = self.machine(name)
         lan.switch.plug(host, ADAPTER)
-        told = [*self.entrance(room, relay), "--interface", ADAPTER]
+        told = [*([invite] if invite else self.entrance(room, relay)), "--interface", ADAPTER]
         told += ["--identity", str(self.directory / name / "identity.json")]
         self.gateways[name] = Gateway(self, host, name, "softlan.gateway", [*told, *options])
         return self.gateways[name]
@@ -314,14 +332,17 @@ class Party:
         return gateway
 
     def make_client(
-        self, name: str, *options: str, room: str = ROOM, relay: str = "", mac: str = ""
+        self, name: str, *options: str, room: str = ROOM, relay: str = "", mac: str = "", invite: str = ""
     ) -> Client:
-        """Add a client's machine (and, without TAPs, the player's machine) without starting the client."""
+        """Add a client's machine (and, without TAPs, the player's machine) without starting the client.
+
+        With an `invite` it is `softlan join`, and neither room nor relay nor the relay's certificate is told besides.
+        """
         machine = self.machine(name)
         if not mac:
             mac = f"02:50:4c:00:00:{self._next_mac:02x}"
             self._next_mac += 1
-        told = [*self.entrance(room, relay), "--virtual-mac", mac]
+        told = [*([invite] if invite else self.entrance(room, relay)), "--virtual-mac", mac]
         told += ["--identity", str(self.directory / name / "identity.json")]
         if self.attach:
             desk = Host(name)
@@ -335,7 +356,8 @@ class Party:
         else:
             desk = machine
             told += ["--tap", ADAPTER]
-        part = Part(self, machine, name, "softlan.client", [*told, *options])
+        module = "softlan join" if invite else "softlan.client"
+        part = Part(self, machine, name, module, [*told, *options])
         self.clients[name] = Client(Station(desk, ADAPTER, mac_bytes(mac)), part, machine)
         return self.clients[name]
 

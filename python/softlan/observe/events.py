@@ -25,6 +25,7 @@ class Event(StrEnum):
 
     # The relay.
     RELAY_LISTENING = "relay.listening", logging.INFO
+    RELAY_DRAINING = "relay.draining", logging.INFO
     RELAY_STOPPING = "relay.stopping", logging.INFO
     RELAY_STOPPED = "relay.stopped", logging.INFO
     CERTIFICATE_MADE = "certificate.made", logging.INFO
@@ -37,6 +38,14 @@ class Event(StrEnum):
     ROOM_STORM = "room.storm", logging.WARNING
     ROOM_CROWDED = "room.crowded", logging.WARNING
     ROOM_CALM = "room.calm", logging.INFO
+    ROOMS_OPEN = "rooms.open", logging.INFO
+    RULES_LOADED = "rules.loaded", logging.INFO
+    RULES_FAILED = "rules.failed", logging.ERROR
+    STATE_FAILED = "state.failed", logging.ERROR
+    INVITE_ISSUED = "invite.issued", logging.INFO
+    PEER_KICKED = "peer.kicked", logging.WARNING
+    BAN_ADDED = "ban.added", logging.WARNING
+    BAN_LIFTED = "ban.lifted", logging.INFO
     HELLO_REJECTED = "hello.rejected", logging.WARNING
     CONNECTION_FAILED = "connection.failed", logging.INFO
 
@@ -54,6 +63,7 @@ class Event(StrEnum):
     SESSION_REJECTED = "session.rejected", logging.ERROR
     SESSION_LOST = "session.lost", logging.WARNING
     SESSION_RETRY = "session.retry", logging.INFO
+    SESSION_ENDING = "session.ending", logging.WARNING
     SESSION_MOVED = "session.moved", logging.INFO
     SESSION_LEFT = "session.left", logging.INFO
     SESSION_NOTICE = "session.notice", logging.WARNING
@@ -84,6 +94,12 @@ class Event(StrEnum):
     SETTING_STUCK = "setting.stuck", logging.ERROR
     JOURNAL_RECOVERED = "journal.recovered", logging.WARNING
     JOURNAL_BROKEN = "journal.broken", logging.ERROR
+
+    # Standing services and their settings.
+    SETTINGS_READ = "settings.read", logging.INFO
+    INVITE_READY = "invite.ready", logging.INFO
+    INVITE_NOTE = "invite.note", logging.INFO
+    SERVICE_STALLED = "service.stalled", logging.ERROR
 
     # Observation itself.
     FRAME_FORWARDED = "frame.forwarded", logging.INFO

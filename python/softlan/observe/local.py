@@ -28,7 +28,14 @@ from softlan.errors import SoftlanError
 from softlan.observe.events import Event
 from softlan.observe.logs import log_event
 
-__all__ = ["PartStatus", "StatusServer", "read_all", "runtime_directories", "runtime_directory"]
+__all__ = [
+    "PartStatus",
+    "StatusServer",
+    "listen_privately",
+    "read_all",
+    "runtime_directories",
+    "runtime_directory",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +45,8 @@ MAX_SNAPSHOT = 1 << 20
 
 READ_TIMEOUT_S = 2.0
 """How long a reader waits for one part, and a part for a reader that does not read."""
+
+_SYSTEM = Path("/run/softlan")
 
 _AF_UNIX: Any = getattr(socket, "AF_UNIX", None)
 """None where Python has no unix sockets, as on Windows."""
@@ -72,13 +81,16 @@ def runtime_directories() -> list[Path]:
     found = []
     if services := os.environ.get("RUNTIME_DIRECTORY"):
         found.append(Path(services.split(":")[0]))
-    system, user_id = Path("/run/softlan"), _user_id()
+    system, user_id = _SYSTEM, _user_id()
     # Root does not use another user's XDG_RUNTIME_DIR, which `sudo -E` leaves in place.
     if user_id == 0:
         found.append(system)
     elif session := os.environ.get("XDG_RUNTIME_DIR"):
         found.append(Path(session, "softlan"))
     found += [Path(f"/tmp/softlan-{user_id}"), system]  # noqa: S108 - checked for owner and mode before use
+    # Services that each run as a user of their own have a directory each in there (packaging/systemd).
+    with contextlib.suppress(OSError):
+        found += sorted(path for path in system.iterdir() if path.is_dir())
     return list(dict.fromkeys(found))
 
 
@@ -101,7 +113,7 @@ class StatusServer:
             if _AF_UNIX is None:
                 raise SoftlanError("this platform has no unix sockets")
             path = runtime_directory() / f"{self._part}-{os.getpid()}{SUFFIX}"
-            listener = _listen(path)
+            listener = listen_privately(path)
         except (SoftlanError, OSError) as error:
             log_event(
                 logger,
@@ -181,8 +193,11 @@ def _user_id() -> int:
     return os.geteuid() if hasattr(os, "geteuid") else 0
 
 
-def _listen(path: Path) -> socket.socket:
-    """Bind a socket that only its owner can connect to."""
+def listen_privately(path: Path) -> socket.socket:
+    """Bind a unix socket that only its owner can connect to.
+
+    Raises SoftlanError, OSError: it cannot be had there.
+    """
     if len(os.fsencode(path)) > _MAX_SOCKET_PATH:
         raise SoftlanError(f"{path} is too long for a unix socket; set SOFTLAN_RUNTIME_DIR to a shorter one")
     _prepare_directory(path.parent)

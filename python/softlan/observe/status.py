@@ -238,7 +238,7 @@ def _company(state: Joined) -> str:
 
 
 _DISTRUST = {
-    TrustFault.WRONG_PIN: "it is not the relay whose certificate you were given",
+    TrustFault.WRONG_PIN: "it is not the relay whose certificate or pin you were given",
     TrustFault.WRONG_NAME: "its certificate is for another name",
     TrustFault.EXPIRED: "its certificate is not valid at this time",
     TrustFault.OTHER: "its certificate could not be verified",
@@ -246,7 +246,7 @@ _DISTRUST = {
 
 _TRUST_HINTS = {
     TrustFault.WRONG_PIN: (
-        "the relay may have been restarted with a new certificate: ask its operator for the current file"
+        "the relay may have been restarted with a new certificate: ask its operator for the current file or pin"
         " (relays keep theirs with --dev-cert-state)"
     ),
     TrustFault.WRONG_NAME: "give the name the certificate was made for with --server-name",
@@ -274,5 +274,20 @@ _REJECT_HINTS = {
     Code.REPLACED: "the same identity joined from elsewhere; run only one client with it",
     Code.SHUTTING_DOWN: "the relay is being stopped or restarted; try again in a moment",
     Code.INTERNAL_ERROR: "the relay's operator finds more in the relay's log",
-    Code.KICKED: "talk to the relay's operator",
+    Code.KICKED: "talk to the relay's operator; it takes a minute before the relay lets you in again",
+    Code.KEY_REQUIRED: (
+        "ask the host for an invite, or give the room's key with --key or --key-file; an invite without double quotes around it is cut"
+        " at its & by the shell"
+    ),
+    Code.KEY_WRONG: "check the key and the room code with the one who invited you",
+    Code.INVITE_EXPIRED: "ask the host for a new invite",
+    Code.INVITE_USED: "ask the host for an invite of your own",
+    Code.GATEWAY_NOT_ALLOWED: "ask the host for the gateway's key, or for an invite for a gateway",
+    Code.BANNED: "talk to the relay's operator",
+    Code.TOO_MANY_ATTEMPTS: "wait a minute; if others play from the same address, one of them may have a wrong key",
+    Code.TOO_MANY_CONNECTIONS: (
+        "close what else is connected from here, or ask the relay's operator for a higher --max-connections-per-address"
+    ),
+    Code.CONTROL_FLOOD: "this is likely a bug in softlan: please report it with the line above",
+    Code.SLOW_READER: "the line to the relay may be too slow; try again in a moment",
 }

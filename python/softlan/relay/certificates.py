@@ -32,7 +32,7 @@ from softlan.errors import ConfigError
 from softlan.files import write_atomically
 from softlan.observe.events import Event
 from softlan.observe.logs import log_event
-from softlan.trust import spki_sha256
+from softlan.trust import public_key_pin
 
 __all__ = [
     "ServerCertificate",
@@ -75,8 +75,8 @@ class ServerCertificate:
 
     @property
     def pin(self) -> str:
-        """SHA-256 of the public key, 64 hex digits."""
-        return spki_sha256(self.leaf)
+        """SHA-256 of the public key, as invites and `--pin` have it."""
+        return public_key_pin(self.leaf)
 
 
 def make_dev_certificate(name: str, *, now: datetime.datetime | None = None) -> ServerCertificate:

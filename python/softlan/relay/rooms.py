@@ -197,13 +197,13 @@ class Rooms(Generic[C]):
         """Find who a connection is, None when it is in no room."""
         return self._members.get(connection)
 
-    def admit(self, hello: Hello, connection: C) -> Admission[C] | Rejection:
-        """Judge a valid hello and take its sender in, or say why not."""
+    def admit(self, hello: Hello, connection: C, *, max_peers: int | None = None) -> Admission[C] | Rejection:
+        """Judge a valid hello and take its sender in, or say why not; `max_peers` is the room's own number of places."""
         if connection in self._members:
             raise ValueError("this connection is in a room already")
         room = self._rooms.get(hello.room)
         replaced = None if room is None else _former_self(room, hello)
-        refusal = self._refuse(hello, room, replaced)
+        refusal = self._refuse(hello, room, replaced, max_peers or self.policy.max_peers_per_room)
         if refusal is not None:
             return Rejection(refusal)
 
@@ -255,7 +255,9 @@ class Rooms(Generic[C]):
             room_is_empty=not room.members,
         )
 
-    def _refuse(self, hello: Hello, room: Room[C] | None, replaced: Member[C] | None) -> Reject | None:
+    def _refuse(
+        self, hello: Hello, room: Room[C] | None, replaced: Member[C] | None, places: int
+    ) -> Reject | None:
         """Find the first rule the hello breaks. A peer that replaces itself takes no new place."""
         allowed = self.policy.allowed_rooms
         if allowed is not None and hello.room not in allowed:
@@ -265,18 +267,18 @@ class Rooms(Generic[C]):
                 field="room",
             )
         if replaced is None:
-            refusal = _refuse_identity(hello, room) or self._refuse_place(room)
+            refusal = _refuse_identity(hello, room) or self._refuse_place(room, places)
             if refusal is not None:
                 return refusal
         return self._refuse_budget(hello, room)
 
-    def _refuse_place(self, room: Room[C] | None) -> Reject | None:
+    def _refuse_place(self, room: Room[C] | None, places: int) -> Reject | None:
         """Hold to the numbers of peers and rooms."""
         policy = self.policy
-        if room is not None and len(room.members) >= policy.max_peers_per_room:
+        if room is not None and len(room.members) >= places:
             return Reject(
                 code=Code.ROOM_FULL,
-                reason=f"room {room.code} is full: it holds {policy.max_peers_per_room} peers",
+                reason=f"room {room.code} is full: it holds {places} peers",
             )
         if len(self._members) >= policy.max_peers:
             return Reject(

@@ -7,6 +7,7 @@ between two awaits needs no lock.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from dataclasses import dataclass, field
@@ -21,11 +22,12 @@ from softlan._core import (
     Room,
     TransportSettings,
 )
-from softlan.config import Congestion
+from softlan.config import Congestion, HostPort
 from softlan.control.channel import ControlChannel
 from softlan.control.codes import Code
 from softlan.control.messages import (
     Disconnect,
+    GoingDown,
     Hello,
     Reject,
     Stats,
@@ -33,18 +35,27 @@ from softlan.control.messages import (
     decode_hello,
     reject_for,
 )
+from softlan.control.stream import LENGTH_SIZE
 from softlan.errors import ConfigError, RemoteProtocolError, SoftlanError
 from softlan.observe.counters import Change, Reading, known_counters
 from softlan.observe.events import Event
 from softlan.observe.frames import follow_frame_log
 from softlan.observe.logs import log_event, tell_plain_socket
 from softlan.relay.certificates import ServerCertificate
+from softlan.relay.gate import Gate, GateLimits
 from softlan.relay.notices import put_into_words
 from softlan.relay.rooms import Admission, Member, Rejection, RoomPolicy, Rooms
+from softlan.relay.rules import OPEN_RULES, Rules
+from softlan.relay.state import RelayState
 
 __all__ = ["Relay", "RelayConfig"]
 
 logger = logging.getLogger(__name__)
+
+_GOING = "the relay is stopping or restarting"
+
+_FAREWELL_S = 0.6
+"""How long peers have to take the relay's last message, which says when and where to come back; well within the grace of `parts`."""
 
 _REJECT_LINGER_S = 1.0
 """How long a rejected peer has to take its reject before the connection is closed."""
@@ -62,6 +73,7 @@ class RelayConfig:
 
     `limit_storm` is in broadcasts and multicasts per second of each client; a gateway may have `GATEWAY_STORM` times as many, all of
     a room together `ROOM_STORM` times.
+    `back_in_s` and `successor` are told to peers in the end: when this relay is back, and which takes its place meanwhile.
     """
 
     listen: str
@@ -80,6 +92,9 @@ class RelayConfig:
     frame_log_sample: int = 100
     stats_interval_s: float = 10.0
     summary_interval_s: float = 60.0
+    back_in_s: float | None = None
+    successor: HostPort | None = None
+    gate: GateLimits = field(default_factory=GateLimits)
 
 
 @dataclass(slots=True)
@@ -97,8 +112,15 @@ class _Peer:
 class Relay:
     """A running relay, from `start` to `close`."""
 
-    def __init__(self, config: RelayConfig, endpoint: Endpoint) -> None:
+    def __init__(
+        self,
+        config: RelayConfig,
+        endpoint: Endpoint,
+        rules: Rules = OPEN_RULES,
+        state: RelayState | None = None,
+    ) -> None:
         self.config = config
+        self.gate = Gate(config.gate, rules, state)
         self._endpoint = endpoint
         self._rooms: Rooms[int] = Rooms(config.policy)
         self._switches: dict[str, Room] = {}
@@ -109,9 +131,17 @@ class Relay:
         self._frame_log = FrameLog(config.frame_log, sample=config.frame_log_sample)
         self._last_readings: dict[int, Reading] = {}
         self._closing = False
+        self._going = False
+        self._everybody_left = asyncio.Event()
 
     @classmethod
-    def start(cls, config: RelayConfig, certificate: ServerCertificate) -> Relay:
+    def start(
+        cls,
+        config: RelayConfig,
+        certificate: ServerCertificate,
+        rules: Rules = OPEN_RULES,
+        state: RelayState | None = None,
+    ) -> Relay:
         """Bind the socket and begin to answer.
 
         Raises:
@@ -132,7 +162,7 @@ class Relay:
                 f"cannot listen on {config.listen}/udp: {error.args[1]}",
                 hint=_listen_hint(str(error.args[1])),
             ) from error
-        return cls(config, endpoint)
+        return cls(config, endpoint, rules, state)
 
     @property
     def local_address(self) -> str:
@@ -151,24 +181,60 @@ class Relay:
         except CoreError as error:
             raise ConfigError(str(error.args[1])) from error
 
+    def replace_rules(self, rules: Rules) -> None:
+        """Hold hellos to other rules from now on; peers that are in stay in."""
+        self.gate.replace_rules(rules)
+        self._spawn(self.gate.prepare())
+
     async def serve(self) -> None:
         """Accept and serve peers until `close`."""
         tell_plain_socket(logger, self._endpoint.plain_because)
         self._spawn(self._keep_books())
+        self._spawn(self.gate.prepare())
         if self.config.frame_log != "off":
             self._spawn(follow_frame_log(logger, self._frame_log, has_rooms=True))
         while (connection := await self._endpoint.accept()) is not None:
-            self._spawn(self._serve_peer(connection))
+            self._receive(connection)
+
+    @property
+    def peer_count(self) -> int:
+        """The number of peers in all rooms."""
+        return self._rooms.peer_count
+
+    @property
+    def room_count(self) -> int:
+        """The number of rooms that somebody is in."""
+        return len(self._rooms)
+
+    async def answers(self, timeout_s: float) -> bool:
+        """Say whether the data plane does its work."""
+        return await self._endpoint.answers(timeout=timeout_s)
+
+    async def drain(self, seconds: float) -> None:
+        """Let nobody in any more, tell every peer that the relay goes down in `seconds`, and wait that long or until all have left."""
+        self._going = True
+        self._everybody_left.clear()
+        for peer in self._peers.values():
+            peer.channel.post(GoingDown(reason=_GOING, in_s=seconds))
+        if self._peers:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._everybody_left.wait()
 
     async def close(self) -> None:
         """Tell every peer, close every connection and give up the socket."""
         if self._closing:
             return
         self._closing = True
-        farewell = Disconnect(code=Code.SHUTTING_DOWN, reason="the relay is stopping or restarting")
+        farewell = Disconnect(
+            code=Code.SHUTTING_DOWN,
+            reason=_GOING,
+            back_in_s=self.config.back_in_s,
+            relay=None if self.config.successor is None else str(self.config.successor),
+        )
         for peer in self._peers.values():
             peer.channel.post(farewell)
-        await asyncio.gather(*(peer.channel.finish(timeout_s=0.3) for peer in self._peers.values()))
+        await asyncio.gather(*(peer.channel.finish(timeout_s=_FAREWELL_S) for peer in self._peers.values()))
         await self._endpoint.close(Code.SHUTTING_DOWN.number, farewell.reason)
         for task in self._tasks:
             task.cancel()
@@ -189,7 +255,12 @@ class Relay:
                     "peers": [self._peer_snapshot(peer) for peer in peers],
                 }
             )
-        return {"listen": self.local_address, "peer_count": self._rooms.peer_count, "rooms": rooms}
+        return {
+            "listen": self.local_address,
+            "peer_count": self._rooms.peer_count,
+            "rooms": rooms,
+            **self.gate.snapshot(),
+        }
 
     def _peer_snapshot(self, peer: _Peer) -> dict[str, Any]:
         member, connection = peer.member, peer.channel.connection
@@ -219,7 +290,27 @@ class Relay:
 
     # One peer, from handshake to goodbye ------------------------------------------------------------------------------
 
-    async def _serve_peer(self, connection: Connection) -> None:
+    def _receive(self, connection: Connection) -> None:
+        """Serve a new connection, unless there are too many."""
+        address = connection.remote_address
+        line = self.gate.enter(address)
+        if line is not None and self.gate.await_hello():
+            self._spawn(self._serve_peer(connection, line))
+            return
+        if line is not None:
+            self.gate.leave(line)
+        code = Code.TOO_MANY_CONNECTIONS
+        self.gate.turned_away[code] += 1
+        log_event(
+            logger,
+            Event.CONNECTION_FAILED,
+            f"{address} was sent away: {code.meaning}",
+            address=address,
+            code=code,
+        )
+        connection.close(code.number, code.meaning)
+
+    async def _serve_peer(self, connection: Connection, line: str) -> None:
         channel = ControlChannel(connection)
         channel.start()
         peer: _Peer | None = None
@@ -235,6 +326,7 @@ class Relay:
                 self._take_leave(peer, peer.leave_code or Code.CONNECTION_LOST)
             await channel.finish(timeout_s=0.1)
             connection.close(Code.GOODBYE.number, "")
+            self.gate.leave(line)
 
     async def _admit(self, connection: Connection, channel: ControlChannel) -> _Peer | None:
         """Wait for the hello and judge it; None when the peer was sent away."""
@@ -249,6 +341,7 @@ class Relay:
                 )
                 return None
             hello = decode_hello(body)
+            refusal = await self.gate.judge(hello, connection)
         except TimeoutError:
             reason = f"no hello within {self.config.admission_timeout_s:g} s"
             await self._reject(channel, Reject(code=Code.HELLO_TIMEOUT, reason=reason))
@@ -264,14 +357,20 @@ class Relay:
                 address=address,
             )
             return None
+        finally:
+            self.gate.heard_hello()
+        if refusal is not None:
+            await self._reject(channel, refusal, hello)
+            return None
         if connection.max_datagram_size is None:
             reason = "this peer does not take QUIC datagrams (RFC 9221), in which frames travel"
             await self._reject(channel, Reject(code=Code.PROTOCOL_ERROR, reason=reason))
             return None
-        if self._closing:
+        if self._closing or self._going:
             await self._reject(channel, Reject(code=Code.SHUTTING_DOWN, reason=Code.SHUTTING_DOWN.meaning))
             return None
-        match self._rooms.admit(hello, connection.id):
+        rule = self.gate.rules.of(hello.room)
+        match self._rooms.admit(hello, connection.id, max_peers=rule.max_peers):
             case Rejection(message):
                 await self._reject(channel, message, hello)
                 return None
@@ -280,6 +379,7 @@ class Relay:
 
     async def _reject(self, channel: ControlChannel, message: Reject, hello: Hello | None = None) -> None:
         connection = channel.connection
+        self.gate.turned_away[message.code] += 1
         log_event(
             logger,
             Event.HELLO_REJECTED,
@@ -311,16 +411,20 @@ class Relay:
         member = self._rooms.member(connection.id)
         assert member is not None
         config = self.config
+        limits = {
+            "limit_total": config.limit_total,
+            "limit_broadcast": config.limit_broadcast,
+            "limit_unknown": config.limit_unknown,
+            **self.gate.rules.of(admission.room).limits,
+        }
         plugged = self._switches[admission.room].plug(
             connection,
             admission.peer_id,
             mac=hello.mac,
             takes_fragments=hello.fragments,
             # A gateway speaks for a whole LAN, whose owner runs it; the limits are for players.
-            limit_total=config.limit_total if hello.mac else None,
-            limit_broadcast=config.limit_broadcast if hello.mac else None,
-            limit_unknown=config.limit_unknown if hello.mac else None,
             limit_storm=_times(config.limit_storm, 1 if hello.mac else GATEWAY_STORM),
+            **(limits if hello.mac else {}),
             malformed_limit=config.malformed_limit,
             malformed_code=Code.MALFORMED_DATAGRAMS.number,
             malformed_reason=Code.MALFORMED_DATAGRAMS.meaning,
@@ -365,8 +469,11 @@ class Relay:
     async def _listen_to(self, peer: _Peer) -> None:
         """Read what an admitted peer says until it leaves; settles why it left."""
         channel = peer.channel
+        talk = self.gate.talk()
         try:
             while (body := await channel.receive()) is not None:
+                if not talk.allows(LENGTH_SIZE + len(body), time.monotonic()):
+                    raise RemoteProtocolError(Code.CONTROL_FLOOD.meaning, code=Code.CONTROL_FLOOD)
                 match decode_from_peer(body):
                     case Stats(counters=counters):
                         peer.reported = known_counters(counters)
@@ -384,7 +491,8 @@ class Relay:
                     case None:
                         pass
         except RemoteProtocolError as error:
-            peer.leave_code = error.code
+            peer.leave_code = peer.leave_code or error.code
+            self._tell_misbehaviour(peer, error.code, str(error))
             channel.post(Disconnect(code=error.code, reason=str(error)))
             await channel.finish(timeout_s=_REJECT_LINGER_S)
             channel.connection.close(error.code.number, str(error))
@@ -398,24 +506,34 @@ class Relay:
             return Code.from_number(code)
         if self._closing:
             return Code.SHUTTING_DOWN
+        if peer.channel.overflowed:
+            self._tell_misbehaviour(peer, Code.SLOW_READER, Code.SLOW_READER.meaning)
+            return Code.SLOW_READER
         # The data plane closes connections by itself for one reason.
         if kind == "local" and peer.plugged.counters()["drop_malformed"] >= self.config.malformed_limit:
-            log_event(
-                logger,
-                Event.PEER_MISBEHAVED,
-                f"peer {peer.member.peer_id} of room {peer.member.room} sent too many malformed datagrams",
-                room=peer.member.room,
-                peer_id=peer.member.peer_id,
-                address=peer.channel.connection.remote_address,
-            )
+            self._tell_misbehaviour(peer, Code.MALFORMED_DATAGRAMS, Code.MALFORMED_DATAGRAMS.meaning)
             return Code.MALFORMED_DATAGRAMS
         return Code.PROTOCOL_ERROR if kind == "local" else Code.CONNECTION_LOST
+
+    def _tell_misbehaviour(self, peer: _Peer, code: Code, what: str) -> None:
+        self.gate.turned_away[code] += 1
+        log_event(
+            logger,
+            Event.PEER_MISBEHAVED,
+            f"peer {peer.member.peer_id} of room {peer.member.room} is disconnected: {what}",
+            room=peer.member.room,
+            peer_id=peer.member.peer_id,
+            address=peer.channel.connection.remote_address,
+            code=code,
+        )
 
     def _take_leave(self, peer: _Peer, code: Code) -> None:
         connection_id = peer.channel.connection.id
         peer.plugged.unplug()
         if self._peers.get(connection_id) is peer:
             del self._peers[connection_id]
+        if not self._peers:
+            self._everybody_left.set()
         self._last_readings.pop(connection_id, None)
         departure = self._rooms.leave(connection_id, code)
         if departure is None:
@@ -475,6 +593,27 @@ class Relay:
                 for peer in trouble.tell:
                     if peer in here:
                         here[peer].channel.post(trouble.notice)
+
+    # By hand ----------------------------------------------------------------------------------------------------------
+
+    def peers(self) -> list[tuple[Member[int], str]]:
+        """List who is in, each with its `IP:PORT`."""
+        return [(peer.member, peer.channel.connection.remote_address) for peer in self._peers.values()]
+
+    def send_away(self, member: Member[int], code: Code, reason: str) -> None:
+        """End one peer's session on the operator's word; it is off the switch at once."""
+        peer = self._peers.get(member.connection)
+        if peer is None or peer.leave_code is not None:
+            return
+        peer.leave_code = code
+        peer.plugged.unplug()
+        self.gate.turned_away[code] += 1
+        peer.channel.post(Disconnect(code=code, reason=reason))
+        self._spawn(self._show_out(peer, code, reason))
+
+    async def _show_out(self, peer: _Peer, code: Code, reason: str) -> None:
+        await peer.channel.finish(timeout_s=_REJECT_LINGER_S)
+        peer.channel.connection.close(code.number, reason)
 
     # Books ------------------------------------------------------------------------------------------------------------
 

@@ -99,6 +99,33 @@ impl Connection {
         }
     }
 
+    /// `length` bytes that only the two ends of this TLS connection can know (RFC 8446 section 7.5, RFC 5705): what is proven with them
+    /// is worth nothing on any other connection.
+    ///
+    /// # Errors
+    /// [`LinkError::InvalidSetting`] for a length TLS cannot give (more than 255 hashes).
+    pub fn export_keying_material(
+        &self,
+        label: &[u8],
+        context: &[u8],
+        length: usize,
+    ) -> Result<Vec<u8>, LinkError> {
+        // HKDF's bound (RFC 5869 section 2.3) for SHA-256, the shorter of TLS 1.3's hashes.
+        if !(1..=255 * 32).contains(&length) {
+            return Err(LinkError::InvalidSetting(format!(
+                "exported keying material cannot be {length} bytes"
+            )));
+        }
+        let mut output = vec![0; length];
+        let state = self.link.state();
+        state
+            .proto
+            .crypto_session()
+            .export_keying_material(&mut output, label, context)
+            .map_err(|_| LinkError::InvalidSetting("TLS cannot export keying material for this".into()))?;
+        Ok(output)
+    }
+
     /// Waits, `limit` at most, until path MTU discovery has settled, then gives the datagram budget in bytes.
     ///
     /// # Errors

@@ -16,7 +16,7 @@ use crate::engine::driver::Driver;
 use crate::engine::link::Link;
 use crate::error::LinkError;
 use crate::plane::DataPlane;
-use crate::tls;
+use crate::tls::{self, Trust};
 use crate::transport::TransportSettings;
 use crate::udp::UdpIo;
 
@@ -126,7 +126,7 @@ impl Endpoint {
         Some(Connection::new(link, self.max_udp_payload))
     }
 
-    /// Connects to a relay whose certificate is for `server_name` and is, or is issued by, one of `roots` (DER).
+    /// Connects to a relay that `trust` believes; its certificate must be for `server_name`, unless a pin stands in for names.
     ///
     /// # Errors
     /// A trust failure ([`LinkError::WrongPin`], [`LinkError::WrongName`], [`LinkError::Expired`]), [`LinkError::TimedOut`] after
@@ -135,10 +135,10 @@ impl Endpoint {
         &self,
         address: SocketAddr,
         server_name: &str,
-        roots: &[Vec<u8>],
+        trust: Trust<'_>,
         limit: Duration,
     ) -> Result<Connection, LinkError> {
-        let (crypto, verdict) = tls::client_config(roots)?;
+        let (crypto, verdict) = tls::client_config(trust)?;
         let mut config = ClientConfig::new(Arc::new(crypto));
         config.transport_config(self.transport.clone());
         let address = match (address, self.local_address()?) {

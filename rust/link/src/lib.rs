@@ -30,4 +30,5 @@ pub use endpoint::Endpoint;
 pub use error::LinkError;
 pub use frame_log::{FrameLog, FrameLogMode, FrameRecord};
 pub use relay::{PeerOptions, PluggedPeer, Room};
+pub use tls::Trust;
 pub use transport::{Congestion, TransportSettings, UdpKind};

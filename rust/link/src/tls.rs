@@ -5,9 +5,12 @@ use std::sync::{Arc, Mutex};
 use quinn_proto::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::CryptoProvider;
+use rustls::crypto::{
+    CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature,
+};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{CertificateError, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::server::ParsedCertificate;
+use rustls::{CertificateError, DigitallySignedStruct, OtherError, RootCertStore, SignatureScheme};
 
 use crate::error::LinkError;
 
@@ -38,21 +41,40 @@ pub fn server_config(chain: Vec<Vec<u8>>, key: &[u8]) -> Result<QuicServerConfig
     QuicServerConfig::try_from(tls).map_err(|e| bad(&e))
 }
 
-/// The joining side: trusts exactly `roots` (DER), each a pinned relay certificate or an authority's.
+/// Whom the joining side believes.
+#[derive(Debug, Clone, Copy)]
+pub enum Trust<'a> {
+    /// Certificates (DER), each a relay's own or an authority's: chain, name and dates must be right.
+    Roots(&'a [Vec<u8>]),
+    /// SHA-256 of the SubjectPublicKeyInfo (RFC 5280 section 4.1.2.7) of each key a relay may hold. The key is the relay then:
+    /// chain, name and dates are not looked at.
+    Pins(&'a [[u8; 32]]),
+}
+
+/// The joining side: believes exactly `trust`.
 ///
 /// # Errors
-/// [`LinkError::BadCertificate`] when no certificate is given or one cannot be parsed.
-pub fn client_config(roots: &[Vec<u8>]) -> Result<(QuicClientConfig, Verdict), LinkError> {
+/// [`LinkError::BadCertificate`] when nothing is given to trust or a certificate cannot be parsed.
+pub fn client_config(trust: Trust<'_>) -> Result<(QuicClientConfig, Verdict), LinkError> {
     let bad = |e: &dyn std::fmt::Display| LinkError::BadCertificate(e.to_string());
-    let mut store = RootCertStore::empty();
-    for root in roots {
-        store.add(CertificateDer::from(root.as_slice())).map_err(|e| bad(&e))?;
-    }
-    let inner = WebPkiServerVerifier::builder_with_provider(Arc::new(store), provider())
-        .build()
-        .map_err(|e| bad(&e))?;
+    let believed = match trust {
+        Trust::Roots(roots) => {
+            let mut store = RootCertStore::empty();
+            for root in roots {
+                store.add(CertificateDer::from(root.as_slice())).map_err(|e| bad(&e))?;
+            }
+            Believed::Chain(
+                WebPkiServerVerifier::builder_with_provider(Arc::new(store), provider())
+                    .build()
+                    .map_err(|e| bad(&e))?,
+            )
+        }
+        Trust::Pins([]) => return Err(bad(&"no pin is given")),
+        Trust::Pins(pins) => Believed::Pins(pins.to_vec()),
+    };
     let verdict = Verdict::default();
-    let verifier = RememberingVerifier { inner, verdict: verdict.clone() };
+    let algorithms = provider().signature_verification_algorithms;
+    let verifier = RememberingVerifier { believed, algorithms, verdict: verdict.clone() };
     let mut tls = rustls::ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(|e| bad(&e))?
@@ -90,6 +112,8 @@ fn trust_error(error: &rustls::Error) -> LinkError {
             E::Expired | E::ExpiredContext { .. } | E::NotValidYet | E::NotValidYetContext { .. } => {
                 LinkError::Expired(e.to_string())
             }
+            // Our own words about a key that is not pinned.
+            E::Other(problem) => LinkError::WrongPin(problem.0.to_string()),
             // A new key under the old subject fails on the signature, a new subject on the issuer: both are another relay.
             other => LinkError::WrongPin(other.to_string()),
         },
@@ -97,11 +121,34 @@ fn trust_error(error: &rustls::Error) -> LinkError {
     }
 }
 
-/// The standard verification of rustls and webpki, names included; it only writes down the failure on its way out.
+#[derive(Debug)]
+enum Believed {
+    /// The standard verification of rustls and webpki, names included.
+    Chain(Arc<WebPkiServerVerifier>),
+    Pins(Vec<[u8; 32]>),
+}
+
+/// Writes a failure down on its way out. That the relay holds the key it shows is proven by its signature, pinned or not.
 #[derive(Debug)]
 struct RememberingVerifier {
-    inner: Arc<WebPkiServerVerifier>,
+    believed: Believed,
+    algorithms: WebPkiSupportedAlgorithms,
     verdict: Verdict,
+}
+
+/// Compares a certificate's public key with the pins. Both are public: no need for constant time.
+fn verify_pin(
+    pins: &[[u8; 32]],
+    end_entity: &CertificateDer<'_>,
+) -> Result<ServerCertVerified, rustls::Error> {
+    let key = ParsedCertificate::try_from(end_entity)?.subject_public_key_info();
+    let shown = ring::digest::digest(&ring::digest::SHA256, key.as_ref());
+    if pins.iter().any(|pin| pin == shown.as_ref()) {
+        return Ok(ServerCertVerified::assertion());
+    }
+    let hex: String = shown.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    let problem = std::io::Error::other(format!("the pin of its key is {hex}"));
+    Err(CertificateError::Other(OtherError(Arc::new(problem))).into())
 }
 
 impl ServerCertVerifier for RememberingVerifier {
@@ -113,9 +160,13 @@ impl ServerCertVerifier for RememberingVerifier {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        self.inner
-            .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
-            .inspect_err(|error| self.verdict.remember(error))
+        match &self.believed {
+            Believed::Chain(chain) => {
+                chain.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+            }
+            Believed::Pins(pins) => verify_pin(pins, end_entity),
+        }
+        .inspect_err(|error| self.verdict.remember(error))
     }
 
     fn verify_tls12_signature(
@@ -124,7 +175,7 @@ impl ServerCertVerifier for RememberingVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.inner.verify_tls12_signature(message, cert, dss)
+        verify_tls12_signature(message, cert, dss, &self.algorithms)
     }
 
     fn verify_tls13_signature(
@@ -133,10 +184,10 @@ impl ServerCertVerifier for RememberingVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.inner.verify_tls13_signature(message, cert, dss)
+        verify_tls13_signature(message, cert, dss, &self.algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.inner.supported_verify_schemes()
+        self.algorithms.supported_schemes()
     }
 }

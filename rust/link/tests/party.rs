@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use softlan_link::{
     Bridge, BridgeOptions, Connection, Endpoint, FrameLog, FrameLogMode, PeerOptions, PluggedPeer, Room,
-    TransportSettings,
+    TransportSettings, Trust,
 };
 use softlan_port::{MemoryPort, MemoryWire};
 use softlan_switch::{DropReason, Limits, Role, Settings};
@@ -73,7 +73,7 @@ impl Relay {
         let endpoint = Endpoint::client(SocketAddr::from(([127, 0, 0, 1], 0)), &settings).unwrap();
         let address = self.endpoint.local_address().unwrap();
         let (near, far) = tokio::join!(
-            endpoint.connect(address, NAME, std::slice::from_ref(&self.certificate), PATIENCE),
+            endpoint.connect(address, NAME, Trust::Roots(std::slice::from_ref(&self.certificate)), PATIENCE),
             self.endpoint.accept()
         );
         let far = far.unwrap();
@@ -197,7 +197,7 @@ async fn a_bridge_outlives_its_connection() {
     ann.plugged.unplug();
     let address = relay.endpoint.local_address().unwrap();
     let (near, far) = tokio::join!(
-        ann.endpoint.connect(address, NAME, std::slice::from_ref(&relay.certificate), PATIENCE),
+        ann.endpoint.connect(address, NAME, Trust::Roots(std::slice::from_ref(&relay.certificate)), PATIENCE),
         relay.endpoint.accept()
     );
     let (near, far) = (near.unwrap(), far.unwrap());
@@ -249,7 +249,7 @@ async fn trust_failures_say_what_is_wrong() {
     let stranger = rcgen::generate_simple_self_signed(vec![NAME.into()]).unwrap().cert.der().to_vec();
 
     let kind = async |name: &str, root: &[u8]| {
-        endpoint.connect(address, name, &[root.to_vec()], PATIENCE).await.unwrap_err().kind()
+        endpoint.connect(address, name, Trust::Roots(&[root.to_vec()]), PATIENCE).await.unwrap_err().kind()
     };
     assert_eq!(kind(NAME, &stranger).await, "wrong-pin");
     assert_eq!(kind("other.example", &relay.certificate).await, "wrong-name");
@@ -263,7 +263,7 @@ async fn nobody_listening_is_a_time_out() {
     let unused = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     let root = rcgen::generate_simple_self_signed(vec![NAME.into()]).unwrap().cert.der().to_vec();
     let limit = Duration::from_millis(300);
-    let result = endpoint.connect(unused.local_addr().unwrap(), NAME, &[root], limit).await;
+    let result = endpoint.connect(unused.local_addr().unwrap(), NAME, Trust::Roots(&[root]), limit).await;
     assert_eq!(result.unwrap_err().kind(), "timed-out");
 }
 
@@ -286,7 +286,7 @@ async fn rooms_do_not_hear_each_other() {
     let endpoint = Endpoint::client(SocketAddr::from(([127, 0, 0, 1], 0)), &settings).unwrap();
     let address = relay.endpoint.local_address().unwrap();
     let (near, far) = tokio::join!(
-        endpoint.connect(address, NAME, std::slice::from_ref(&relay.certificate), PATIENCE),
+        endpoint.connect(address, NAME, Trust::Roots(std::slice::from_ref(&relay.certificate)), PATIENCE),
         relay.endpoint.accept()
     );
     let (near, far) = (near.unwrap(), far.unwrap());
@@ -304,4 +304,24 @@ async fn rooms_do_not_hear_each_other() {
     assert_eq!(ann.plugged.counters().drops(DropReason::NoTarget), 1);
     assert_eq!(plugged.counters().snapshot().frames_sent, 0);
     drop(near);
+}
+
+#[tokio::test]
+async fn a_pin_stands_in_for_name_and_chain() {
+    let relay = Relay::start();
+    let address = relay.endpoint.local_address().unwrap();
+    let endpoint =
+        Endpoint::client(SocketAddr::from(([127, 0, 0, 1], 0)), &TransportSettings::default()).unwrap();
+    let key = rustls::pki_types::CertificateDer::from(relay.certificate.as_slice());
+    let key = rustls::server::ParsedCertificate::try_from(&key).unwrap().subject_public_key_info();
+    let pin: [u8; 32] =
+        ring::digest::digest(&ring::digest::SHA256, key.as_ref()).as_ref().try_into().unwrap();
+    let connect =
+        async |pins: &[[u8; 32]]| endpoint.connect(address, "any.name", Trust::Pins(pins), PATIENCE).await;
+    assert!(connect(&[pin]).await.is_ok());
+    assert!(connect(&[[7; 32], pin]).await.is_ok());
+    let wrong = connect(&[[7; 32]]).await.unwrap_err();
+    assert_eq!(wrong.kind(), "wrong-pin");
+    assert!(wrong.to_string().contains("the pin of its key is"), "{wrong}");
+    assert_eq!(connect(&[]).await.unwrap_err().kind(), "bad-certificate");
 }

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pyo3::prelude::*;
+use pyo3::types::PyBytes;
 use pyo3_async_runtimes::tokio::future_into_py;
-use softlan_link::{Congestion, Connection, Endpoint, LinkError, TransportSettings, UdpKind};
+use softlan_link::{Congestion, Connection, Endpoint, LinkError, TransportSettings, Trust, UdpKind};
 
 use crate::convert::{link_error, seconds, socket_address, value_error};
 
@@ -95,19 +96,21 @@ impl PyEndpoint {
         })
     }
 
-    #[pyo3(signature = (address, server_name, roots, *, timeout))]
+    #[pyo3(signature = (address, server_name, roots, *, pins=vec![], timeout))]
     fn connect<'py>(
         &self,
         py: Python<'py>,
         address: &str,
         server_name: String,
         roots: Vec<Vec<u8>>,
+        pins: Vec<[u8; 32]>,
         timeout: f64,
     ) -> PyResult<Bound<'py, PyAny>> {
         let endpoint = self.0.clone();
         let (address, limit) = (socket_address(address)?, seconds(timeout)?);
         future_into_py(py, async move {
-            let connected = endpoint.connect(address, &server_name, &roots, limit).await;
+            let trust = if pins.is_empty() { Trust::Roots(&roots) } else { Trust::Pins(&pins) };
+            let connected = endpoint.connect(address, &server_name, trust, limit).await;
             connected.map(|connection| PyConnection(Arc::new(connection))).map_err(link_error)
         })
     }
@@ -126,6 +129,12 @@ impl PyEndpoint {
             endpoint.close(code, &reason, limit).await;
             Ok(())
         })
+    }
+
+    #[pyo3(signature = (*, timeout))]
+    fn answers<'py>(&self, py: Python<'py>, timeout: f64) -> PyResult<Bound<'py, PyAny>> {
+        let (errand, limit) = (self.0.plane().handle().spawn(async {}), seconds(timeout)?);
+        future_into_py(py, async move { Ok(matches!(tokio::time::timeout(limit, errand).await, Ok(Ok(())))) })
     }
 
     fn stop(&self, py: Python<'_>) {
@@ -185,6 +194,17 @@ impl PyConnection {
     #[getter]
     fn max_datagram_size(&self) -> Option<usize> {
         self.0.max_datagram_size()
+    }
+
+    fn export_keying_material<'py>(
+        &self,
+        py: Python<'py>,
+        label: &[u8],
+        context: &[u8],
+        length: usize,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let exported = self.0.export_keying_material(label, context, length).map_err(link_error)?;
+        Ok(PyBytes::new(py, &exported))
     }
 
     #[pyo3(signature = (*, timeout))]

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use crate::cable::{Cable, Clock};
 use crate::engine::link::Sink;
-use crate::{Connection, Endpoint, TransportSettings, UdpKind};
+use crate::{Connection, Endpoint, TransportSettings, Trust, UdpKind};
 
 const NAME: &str = "lanparty-relay.local";
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -65,7 +65,7 @@ async fn connected(local: &str, near: UdpKind, far: UdpKind) -> (Endpoint, Endpo
     let client = Endpoint::client(local, &settings(near)).unwrap();
     let address = server.local_address().unwrap();
     let (near, far) = tokio::join!(
-        client.connect(address, NAME, std::slice::from_ref(&certificate), PATIENCE),
+        client.connect(address, NAME, Trust::Roots(std::slice::from_ref(&certificate)), PATIENCE),
         server.accept()
     );
     (client, server, End::new(near.unwrap()), End::new(far.unwrap()))

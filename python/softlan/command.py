@@ -1,0 +1,203 @@
+"""What the commands of softlan's parts have beyond click's: help in groups, settings from a file, and an invite in place of options.
+
+A value counts in this order: the command line, the environment, the file, the default. An invite stands for the options it
+answers, and counts where it was given; an option given in the same place counts more.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+import click
+from click.core import ParameterSource
+
+from softlan.config import option_type
+from softlan.invite import Invite, parse_invite
+from softlan.settings import Problem, first_default_file, read_settings
+
+__all__ = [
+    "INVITE_ARGUMENT",
+    "InvitedOption",
+    "PartCommand",
+    "SettingsError",
+    "answered_by_invite",
+    "config_option",
+    "invite_options",
+    "settings_file",
+]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_FILE = "softlan.settings-file"
+_INVITE = "softlan.invite"
+_RANK = {
+    ParameterSource.COMMANDLINE: 3,
+    ParameterSource.ENVIRONMENT: 2,
+    ParameterSource.DEFAULT_MAP: 1,
+}
+HELP_WIDTH = 100
+
+
+class PartCommand(click.Command):
+    """A command whose `--help` shows its options in groups: titles with the names of parameters; the rest comes last."""
+
+    def __init__(self, *args: Any, groups: Mapping[str, Sequence[str]] | None = None, **kwargs: Any) -> None:
+        settings = {"help_option_names": ["-h", "--help"], "max_content_width": HELP_WIDTH}
+        kwargs["context_settings"] = {**settings, **(kwargs.get("context_settings") or {})}
+        super().__init__(*args, **kwargs)
+        self.groups = dict(groups or {})
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options, group by group."""
+        rest = {o.name: o for o in self.get_params(ctx) if isinstance(o, click.Option)}
+        titled = {title: [rest.pop(n) for n in names if n in rest] for title, names in self.groups.items()}
+        for title, options in [*titled.items(), ("More", list(rest.values()))]:
+            records = [record for option in options if (record := option.get_help_record(ctx))]
+            if records:
+                with formatter.section(title):
+                    formatter.write_dl([(names, _plainly(words, title)) for names, words in records])
+
+
+def _plainly(words: str, title: str) -> str:
+    """Put click's ranges into words, and do not repeat the group's title."""
+    words = re.sub(r"(\d+)<=x<=(\d+)", r"\1 to \2", words)
+    shorter = re.sub(rf"^{re.escape(title)}[:,] ", "", words)
+    return shorter[:1].upper() + shorter[1:]
+
+
+class SettingsError(click.ClickException):
+    """A configuration file that cannot be used; every problem in it, one a line."""
+
+    exit_code = 2
+
+    def __init__(self, problems: Sequence[Problem], hint: str | None = None) -> None:
+        super().__init__("\n".join(map(str, problems)))
+        self.problems = problems
+        self.hint = hint
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Print it the way softlan prints its errors."""
+        for problem in self.problems:
+            click.echo(f"error: {problem}", file=file or sys.stderr)
+        if self.hint:
+            click.echo(f"hint: {self.hint}", file=file or sys.stderr)
+
+
+def config_option(part: str) -> Callable[[F], F]:
+    """Add `--config FILE`; what the file says takes the place of the options' defaults."""
+
+    def load(ctx: click.Context, _option: click.Parameter, given: Path | None) -> None:
+        file = given or first_default_file(part)
+        if file is None or ctx.resilient_parsing:
+            return
+        settings = read_settings(file, ctx.command)
+        if settings.problems:
+            hint = None if given else "it was read because it is there; --config /dev/null does without"
+            raise SettingsError(settings.problems, hint)
+        ctx.default_map = {**(ctx.default_map or {}), **settings.values}
+        ctx.meta[_FILE] = file
+
+    return click.option(
+        "--config",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        is_eager=True,
+        expose_value=False,
+        callback=load,
+        help=f"Settings (TOML). If not given: {part}.toml in ~/.config/softlan or /etc/softlan, where there is one.",
+    )
+
+
+def settings_file(ctx: click.Context) -> Path | None:
+    """Give the file a command's settings were read from, if there was one."""
+    file = ctx.meta.get(_FILE)
+    return file if isinstance(file, Path) else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Answers:
+    """What an invite says, by parameter name, and where it was given."""
+
+    values: Mapping[str, Any]
+    source: ParameterSource
+    used: set[str] = field(default_factory=set)
+
+
+class InvitedOption(click.Option):
+    """An option that an invite can answer."""
+
+    def consume_value(self, ctx: click.Context, opts: Mapping[str, Any]) -> tuple[Any, ParameterSource]:
+        """Take the invite's answer unless the option was given in the same place or one that counts more."""
+        value, source = super().consume_value(ctx, opts)
+        answers = ctx.meta.get(_INVITE)
+        if not isinstance(answers, _Answers) or answers.values.get(self.name or "") is None:
+            return value, source
+        if _RANK.get(source, 0) >= _RANK.get(answers.source, 0):
+            return value, source
+        answers.used.add(self.name or "")
+        return answers.values[self.name or ""], answers.source
+
+    def process_value(self, ctx: click.Context, value: Any) -> Any:
+        """Say, when it is missing, that an invite would do."""
+        try:
+            return super().process_value(ctx, value)
+        except click.MissingParameter as error:
+            words = 'Paste an invite, "softlan://..." in double quotes, or give --relay and --room.'
+            raise click.MissingParameter(words, ctx, self) from error
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        """Do not call it required: with an invite it is not."""
+        record = super().get_help_record(ctx)
+        return None if record is None else (record[0], record[1].replace("  [required]", ""))
+
+
+def answered_by_invite(ctx: click.Context, name: str | None) -> bool:
+    """Tell whether an option got its value from an invite; asked after it was processed."""
+    answers = ctx.meta.get(_INVITE)
+    return isinstance(answers, _Answers) and name in answers.used
+
+
+INVITE = option_type("invite", parse_invite)
+
+
+def invite_options(command: F) -> F:
+    """Add the argument `[INVITE]`, and `--invite` for files and the environment; `InvitedOption`s take their values from it."""
+    command = click.option(
+        "--invite",
+        type=INVITE,
+        metavar="INVITE",
+        is_eager=True,
+        expose_value=False,
+        callback=_take_invite,
+        help="The same as an option, for settings files and scripts.",
+    )(command)
+    return click.argument("link", metavar="[INVITE]", required=False, **_ARGUMENT)(command)
+
+
+def _take_invite(ctx: click.Context, parameter: click.Parameter, invite: Invite | None) -> None:
+    if invite is None:
+        return
+    assert parameter.name is not None
+    source = ctx.get_parameter_source(parameter.name) or ParameterSource.COMMANDLINE
+    former = ctx.meta.get(_INVITE)
+    if isinstance(former, _Answers) and _RANK.get(former.source, 0) > _RANK.get(source, 0):
+        return
+    for note in invite.notes:
+        click.echo(f"note: {note}", err=True)
+    values = {"relay": str(invite.relay), "room": invite.room, "pins": invite.pins or None, "key": invite.key}
+    ctx.meta[_INVITE] = _Answers(values, source)
+
+
+_ARGUMENT: dict[str, Any] = {
+    "type": INVITE,
+    "is_eager": True,
+    "expose_value": False,
+    "callback": _take_invite,
+}
+INVITE_ARGUMENT = click.Argument(["link"], metavar="INVITE", required=True, **_ARGUMENT)
+"""For a command that takes nothing but an invite."""

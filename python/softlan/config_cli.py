@@ -1,0 +1,148 @@
+"""`softlan config`: judges a configuration file, and shows which value counts and where it came from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from softlan.command import SettingsError, answered_by_invite, settings_file
+from softlan.errors import ConfigError
+from softlan.parts import reported
+from softlan.settings import key_lines, read_settings, settable_options
+
+__all__ = ["config_group"]
+
+_SECRET = frozenset({"key", "invite"})
+"""Parameters of client and gateway whose values are not shown."""
+
+
+def config_group(parts: Mapping[str, click.Command]) -> click.Group:
+    """Make the command for these parts."""
+
+    @click.group(context_settings={"help_option_names": ["-h", "--help"]})
+    def config() -> None:
+        """Check configuration files, and show what settings come to."""
+
+    @config.command()
+    @click.argument("file", type=click.Path(path_type=Path))
+    @click.option(
+        "--part", type=click.Choice(list(parts)), help="Whose file it is, if its name does not say."
+    )
+    @reported
+    def check(*, file: Path, part: str | None) -> None:
+        """Judge FILE: every wrong key and value, with its line. Exit status 0: it can be used."""
+        part = part or _part_of(file, parts)
+        settings = read_settings(file, parts[part])
+        if settings.problems:
+            raise SettingsError(settings.problems)
+        click.echo(f"{file}: good, {len(settings.values)} settings for the {part}")
+
+    @config.command(
+        context_settings={
+            "ignore_unknown_options": True,
+            "allow_interspersed_args": False,
+            "help_option_names": ["-h", "--help"],
+        }
+    )
+    @click.option("--json", "as_json", is_flag=True, help="Print JSON: a list with one object an option.")
+    @click.argument("part", type=click.Choice(list(parts)))
+    @click.argument("options", nargs=-1, type=click.UNPROCESSED)
+    def show(*, as_json: bool, part: str, options: tuple[str, ...]) -> None:
+        """Show the values PART would run with if it were given OPTIONS, and where each came from.
+
+        What it prints can be used as a configuration file. Keys and invites are not shown.
+        """
+        effective = list(_effective(part, parts[part], options))
+        if as_json:
+            told = [{"option": e.key, "value": e.value, "from": e.origin} for e in effective]
+            click.echo(json.dumps(told, indent=2, default=str))
+            return
+        click.echo(f"# softlan {part}")
+        width = max(len(e.line) for e in effective)
+        for e in effective:
+            click.echo(f"{e.line:<{min(width, 60)}}  # {e.origin}")
+
+    return config
+
+
+def _part_of(file: Path, parts: Mapping[str, click.Command]) -> str:
+    named = [part for part in parts if part in file.stem.lower()]
+    if len(named) == 1:
+        return named[0]
+    raise ConfigError(
+        f"the name {file.name!r} does not say whose file it is", hint=f"add --part {'|'.join(parts)}"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Effective:
+    """One option's value; None: none."""
+
+    key: str
+    value: Any
+    origin: str
+
+    @property
+    def line(self) -> str:
+        """Print it as in a file; what has no value is a comment."""
+        if self.value is None:
+            return f"# {self.key} ="
+        return f"{self.key} = {json.dumps(self.value, ensure_ascii=False)}"
+
+
+def _effective(part: str, command: click.Command, arguments: Sequence[str]) -> Iterator[_Effective]:
+    """Resolve every option as the command would."""
+    prefix = f"SOFTLAN_{part.upper()}"
+    ctx = click.Context(command, info_name=f"softlan {part}", auto_envvar_prefix=prefix)
+    given, left, _ = command.make_parser(ctx).parse_args(list(arguments))
+    lines: Mapping[str, int] = {}
+    for early in ("config", "invite", "link"):
+        for parameter in command.params:
+            if parameter.name == early:
+                parameter.handle_parse_result(ctx, given, left)
+    if (file := settings_file(ctx)) is not None:
+        lines = key_lines(file.read_text(encoding="utf-8-sig"))
+    for key, option in settable_options(command).items():
+        value, source = option.consume_value(ctx, given)
+        is_set = source is not ParameterSource.DEFAULT or option.default is not None
+        try:
+            option.process_value(ctx, value)
+        except click.MissingParameter:
+            yield _Effective(key, None, "needed, and not set")
+            continue
+        shown = _plain(option, value) if is_set else None
+        if option.name in _SECRET and part != "relay" and shown is not None:
+            shown = "(not shown)"
+        if shown is None or shown == []:
+            yield _Effective(key, None, "not set")
+            continue
+        origin = _origin(source, f"{prefix}_{option.name}".upper(), file, lines.get(key))
+        yield _Effective(key, shown, "the invite" if answered_by_invite(ctx, option.name) else origin)
+
+
+def _origin(source: ParameterSource, variable: str, file: Path | None, line: int | None) -> str:
+    match source:
+        case ParameterSource.COMMANDLINE:
+            return "command line"
+        case ParameterSource.ENVIRONMENT:
+            return variable
+        case ParameterSource.DEFAULT_MAP:
+            return f"{file}:{line}" if line else str(file)
+    return "default"
+
+
+def _plain(option: click.Option, value: object) -> Any:
+    """Turn a value into what TOML and JSON can hold; None for click's word for no value."""
+    if isinstance(value, list | tuple):
+        return [_plain(option, item) for item in value]
+    if isinstance(option.type, click.types.IntParamType) and isinstance(value, str):
+        return int(value)
+    if isinstance(value, str) and option.is_flag:
+        return bool(option.type.convert(value, option, None))
+    return value if isinstance(value, bool | int | float | str) else None

@@ -1,0 +1,140 @@
+"""Who has the right to enter a room: rules, keys and invites against one hello. Pure: time, and what takes time, come in.
+
+Whether there is a place is `rooms.py`'s, who is banned `bans.py`'s, how often one may try `gate.py`'s.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from softlan.control.codes import Code
+from softlan.control.fields import FieldFault, Role
+from softlan.control.keys import Claim, Passphrase, invite_secret, read_token
+from softlan.control.messages import Hello, Reject
+from softlan.relay.rules import RoomRule
+
+__all__ = ["Invites", "Secrets", "UsedInvites", "judge", "passphrases"]
+
+Secrets = Callable[[Passphrase], bytes]
+"""Gives the secret of a passphrase for the room at hand (`Passphrase.secret`, which takes its time)."""
+
+MAX_USED = 16384
+"""Single-use invites that are remembered: some 2 MiB."""
+
+
+class UsedInvites:
+    """Which single-use invites were used, and by whom, until they expire. `used` may be saved and given back."""
+
+    def __init__(self, used: Mapping[str, tuple[int, str]] | None = None) -> None:
+        self.used: dict[str, tuple[int, str]] = dict(used or {})
+        """By invite id: when it expires, in seconds since 1970, and the fingerprint of who used it."""
+
+    def use(self, invite_id: str, expires: int, who: str, now: float) -> bool:
+        """Take note of a use; False when another used it, or when no more can be remembered."""
+        former = self.used.get(invite_id)
+        if former is not None:
+            return bool(who) and former[1] == who
+        if len(self.used) >= MAX_USED:
+            self.prune(now)
+        # Forgetting one that is still good would let it be used twice: rather none more are taken.
+        if len(self.used) >= MAX_USED:
+            return False
+        self.used[invite_id] = (expires, who)
+        return True
+
+    def prune(self, now: float) -> None:
+        """Forget those that have expired."""
+        self.used = {name: entry for name, entry in self.used.items() if entry[0] > now}
+
+
+@dataclass(frozen=True, slots=True)
+class Invites:
+    """The invites of a relay: the key it issues them with, and which were used."""
+
+    key: bytes = field(repr=False)
+    used: UsedInvites
+
+    def judge(self, hello: Hello, token: str, proof: str, claim: Claim, *, now: float) -> Reject | None:
+        """Say why an invite does not let a hello in; None when it does."""
+        # Nothing a token says is looked at before its secret has been proven.
+        if not claim.fits(proof, invite_secret(self.key, token)):
+            return _key_wrong("that invite is not of this relay, or it is damaged")
+        try:
+            facts = read_token(token)
+        except FieldFault as fault:
+            return Reject(code=fault.code, reason=str(fault), field=fault.field)
+        if facts.room != hello.room:
+            return _key_wrong("the invite is for another room")
+        if facts.role is not hello.role:
+            if hello.role is Role.GATEWAY:
+                return _no_gateway("the invite is for a player, not for a gateway")
+            return _key_wrong("the invite is for a gateway, not for a player")
+        if facts.expires <= now:
+            return Reject(code=Code.INVITE_EXPIRED, reason=Code.INVITE_EXPIRED.meaning)
+        if facts.once and not self.used.use(facts.id, facts.expires, _fingerprint(hello), now):
+            return Reject(code=Code.INVITE_USED, reason=Code.INVITE_USED.meaning)
+        return None
+
+
+def passphrases(rule: RoomRule, hello: Hello) -> tuple[Passphrase, ...]:
+    """Say which passphrases `judge` will ask the secrets of."""
+    if hello.token is not None or hello.proof is None:
+        return ()
+    by_its_own = hello.role is Role.GATEWAY and rule.gateways == "key"
+    asked = (rule.gateway_key, rule.key) if by_its_own else (rule.key,)
+    return tuple(key for key in asked if key is not None)
+
+
+def judge(
+    rule: RoomRule, hello: Hello, claim: Claim, secrets: Secrets, invites: Invites, *, now: float
+) -> Reject | None:
+    """Say why a hello has no right to its room; None when it has. `now` is in seconds since 1970."""
+    if hello.role is Role.GATEWAY and rule.gateways == "none":
+        return _no_gateway(f"room {hello.room} takes no gateways")
+    if hello.token is not None and hello.proof is not None:
+        return invites.judge(hello, hello.token, hello.proof, claim, now=now)
+    if hello.role is Role.GATEWAY and rule.gateways == "key":
+        return _judge_gateway(rule, hello, claim, secrets)
+    if rule.open:
+        return None
+    if hello.proof is None:
+        return _key_required(f"room {hello.room} needs a key")
+    if _fits(rule.key, hello.proof, claim, secrets):
+        return None
+    return _key_wrong(f"that is not the key of room {hello.room}")
+
+
+def _judge_gateway(rule: RoomRule, hello: Hello, claim: Claim, secrets: Secrets) -> Reject | None:
+    if hello.proof is None:
+        return _key_required(f"a gateway of room {hello.room} needs a key of its own")
+    if _fits(rule.gateway_key, hello.proof, claim, secrets):
+        return None
+    if _fits(rule.key, hello.proof, claim, secrets):
+        return _no_gateway(f"the key is for players of room {hello.room}, not for a gateway")
+    return _key_wrong(f"that is not the key of a gateway of room {hello.room}")
+
+
+def _fits(key: Passphrase | None, proof: str, claim: Claim, secrets: Secrets) -> bool:
+    return key is not None and claim.fits(proof, secrets(key))
+
+
+def _fingerprint(hello: Hello) -> str:
+    """Tell one peer from others without keeping its secret. Who sends no `resume` cannot be told apart, and does not come back."""
+    if hello.resume is None:
+        return ""
+    known = f"{hello.role.value} {hello.mac} {hello.resume}"
+    return hashlib.sha256(known.encode()).hexdigest()
+
+
+def _key_required(reason: str) -> Reject:
+    return Reject(code=Code.KEY_REQUIRED, reason=reason, field="proof")
+
+
+def _key_wrong(reason: str) -> Reject:
+    return Reject(code=Code.KEY_WRONG, reason=reason, field="proof")
+
+
+def _no_gateway(reason: str) -> Reject:
+    return Reject(code=Code.GATEWAY_NOT_ALLOWED, reason=reason, field="role")

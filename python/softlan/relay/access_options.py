@@ -1,0 +1,141 @@
+"""The relay's options about who may come in, and what they make: rules, limits, memory, and the pins to announce."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from cryptography import x509
+
+from softlan.errors import ConfigError
+from softlan.relay.gate import GateLimits
+from softlan.relay.limits import Rate
+from softlan.relay.rules import OPEN_RULES, Rules, load_rules
+from softlan.relay.state import RelayState
+from softlan.trust import public_key_pin
+
+__all__ = ["AccessChoices", "access_options"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccessChoices:
+    """What was chosen."""
+
+    rooms: Path | None = None
+    open_rooms: bool | None = None
+    state: Path | None = None
+    next_cert: Path | None = None
+    max_connections_per_address: int = 128
+    hellos_per_address: int = 16
+    wrong_keys_per_minute: int = 10
+
+    def rules(self) -> Rules:
+        """Read the rules, anew each time.
+
+        Raises ConfigError: the file cannot be used.
+        """
+        # Without a file anything goes, as it takes no more to have a party; who writes a file lists the rooms that are meant.
+        rules = OPEN_RULES if self.rooms is None else load_rules(self.rooms)
+        return rules if self.open_rooms is None else dataclasses.replace(rules, open_rooms=self.open_rooms)
+
+    def limits(self) -> GateLimits:
+        """Put the limits together."""
+        return GateLimits(
+            connections=self.max_connections_per_address,
+            # All peers of one address come back at once when a relay was away.
+            hellos=Rate(self.hellos_per_address, 16 * self.hellos_per_address),
+            wrong_keys=Rate(self.wrong_keys_per_minute / 60, self.wrong_keys_per_minute),
+        )
+
+    def memory(self) -> RelayState:
+        """Open the state directory: the one chosen, or the one systemd gives (systemd.exec(5)), or none.
+
+        Raises ConfigError: it cannot be used.
+        """
+        given = os.environ.get("STATE_DIRECTORY", "").split(":")[0]
+        directory = self.state or (Path(given) if given else None)
+        return RelayState() if directory is None else RelayState.open(directory)
+
+    def next_pins(self) -> list[str]:
+        """Say the pins of the certificates that come next.
+
+        Raises ConfigError: the file cannot be read or holds no certificate.
+        """
+        if self.next_cert is None:
+            return []
+        try:
+            return [public_key_pin(x509.load_pem_x509_certificates(self.next_cert.read_bytes())[0])]
+        except OSError as error:
+            raise ConfigError(f"cannot read {self.next_cert}: {error.strerror or error}") from error
+        except ValueError as error:
+            raise ConfigError(f"{self.next_cert} holds no certificate in PEM") from error
+
+
+def access_options(command: F) -> F:
+    """Add the options; the command gets them as `access`."""
+    defaults = AccessChoices()
+    options = [
+        click.option(
+            "--rooms",
+            type=click.Path(path_type=Path),
+            metavar="FILE",
+            help="The rooms and their keys, TOML (docs/operations.md). SIGHUP reads it again.",
+        ),
+        click.option(
+            "--open-rooms/--no-open-rooms",
+            default=None,
+            show_default=False,
+            help="Whether anybody may use rooms that --rooms does not list. Without --rooms they may, with it not.",
+        ),
+        click.option(
+            "--state",
+            type=click.Path(path_type=Path),
+            metavar="DIR",
+            help="Keep the dev certificate, the key of invites, used invites and bans here, so that they survive a restart.",
+        ),
+        click.option(
+            "--next-cert",
+            type=click.Path(path_type=Path),
+            metavar="FILE",
+            help="The certificate that will follow the present one, PEM: its pin goes into invites already.",
+        ),
+        click.option(
+            "--max-connections-per-address",
+            type=click.IntRange(1, 65535),
+            default=defaults.max_connections_per_address,
+            metavar="N",
+            help="Connections from one IPv4 address or IPv6 /64 at once.",
+        ),
+        click.option(
+            "--hellos-per-address",
+            type=click.IntRange(1, 65535),
+            default=defaults.hellos_per_address,
+            metavar="N",
+            help="Hellos a second from one address, 16 times as many at once.",
+        ),
+        click.option(
+            "--wrong-keys-per-minute",
+            type=click.IntRange(1, 65535),
+            default=defaults.wrong_keys_per_minute,
+            metavar="N",
+            help="Wrong keys a minute from one address.",
+        ),
+    ]
+
+    @functools.wraps(command)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        chosen = {entry.name: kwargs.pop(entry.name) for entry in dataclasses.fields(AccessChoices)}
+        return command(*args, access=AccessChoices(**chosen), **kwargs)
+
+    decorated: Any = wrapped
+    for option in reversed(options):
+        decorated = option(decorated)
+    return decorated  # type: ignore[no-any-return]

@@ -1,0 +1,186 @@
+"""What a connection passes before the relay looks for a place for its peer: counts, bans, and the room's key.
+
+The state of everything that limits strangers is here; the decisions are in `limits.py`, `bans.py` and `access.py`, which are pure.
+Whom the relay turns away is counted by code in `turned_away`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+
+from softlan._core import Connection, CoreError
+from softlan.control.codes import Code
+from softlan.control.keys import Claim, Passphrase
+from softlan.control.messages import Hello, Reject
+from softlan.relay.access import Invites, judge, passphrases
+from softlan.relay.limits import AddressCounts, Bucket, Buckets, Rate, line_of
+from softlan.relay.rules import OPEN_RULES, Rules
+from softlan.relay.state import RelayState
+
+__all__ = ["Gate", "GateLimits"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateLimits:
+    """How much the relay takes from one address (IPv4, or IPv6 /64), and from one peer.
+
+    A full room behind one address comes back after a hiccup with two connections a peer for a moment, hence the numbers. They are no
+    protection of keys: that is the limit on wrong ones.
+    """
+
+    connections: int = 128
+    """Connections of one address at once."""
+
+    unannounced: int = 512
+    """Connections of all addresses that have not said hello yet."""
+
+    hellos: Rate = field(default_factory=lambda: Rate(16, 256))
+    wrong_keys: Rate = field(default_factory=lambda: Rate(1 / 6, 10))
+    messages: Rate = field(default_factory=lambda: Rate(20, 100))
+    """Control messages of one peer."""
+
+    message_bytes: Rate = field(default_factory=lambda: Rate(16384, 131072))
+
+
+class Gate:
+    """One relay's gate."""
+
+    def __init__(
+        self, limits: GateLimits, rules: Rules = OPEN_RULES, state: RelayState | None = None
+    ) -> None:
+        self.limits = limits
+        self.rules = rules
+        self.state = RelayState() if state is None else state
+        self.turned_away: Counter[Code] = Counter()
+        self._connections = AddressCounts(limits.connections)
+        self._unannounced = 0
+        self._hellos: Buckets[str] = Buckets(limits.hellos)
+        self._wrong_keys: Buckets[str] = Buckets(limits.wrong_keys)
+        self._secrets: dict[tuple[str, Passphrase], bytes] = {}
+        self._stretching = asyncio.Lock()
+
+    # Connections ------------------------------------------------------------------------------------------------------
+
+    def enter(self, address: str) -> str | None:
+        """Count a new connection from `IP:PORT`; gives what `leave` takes, or None when the address has too many."""
+        line = line_of(address)
+        if self._connections.enter(line):
+            return line
+        return None
+
+    def leave(self, line: str) -> None:
+        """Count a connection out again."""
+        self._connections.leave(line)
+
+    def await_hello(self) -> bool:
+        """Count one more connection that has not said hello; False when there are too many."""
+        if self._unannounced >= self.limits.unannounced:
+            return False
+        self._unannounced += 1
+        return True
+
+    def heard_hello(self) -> None:
+        """Count one less of them."""
+        self._unannounced -= 1
+
+    def snapshot(self) -> dict[str, object]:
+        """What `softlan status` shows."""
+        now = time.time()
+        return {
+            "turned_away": {code.value: count for code, count in sorted(self.turned_away.items())},
+            "unannounced": self._unannounced,
+            "bans": sum(1 for ban in self.state.bans.held(now) if not ban.kick),
+        }
+
+    # Hellos -----------------------------------------------------------------------------------------------------------
+
+    async def judge(self, hello: Hello, connection: Connection) -> Reject | None:
+        """Say why a hello is refused before places are looked at; None when it is not."""
+        address = connection.remote_address
+        line, now = line_of(address), time.monotonic()
+        if not self._hellos.take(line, now):
+            return _too_many("too many hellos from this address; wait a little")
+        if (refusal := self._banned(hello, address)) is not None:
+            return refusal
+        # Taken before the key is looked at and given back when it fits, so that guesses side by side are counted too.
+        if hello.proof is not None and not self._wrong_keys.take(line, now):
+            return _too_many("too many wrong keys from this address; wait a minute")
+        refusal = await self._judge_key(hello, connection)
+        if hello.proof is not None and (refusal is None or refusal.code is not Code.KEY_WRONG):
+            self._wrong_keys.give_back(line)
+        return refusal
+
+    async def _judge_key(self, hello: Hello, connection: Connection) -> Reject | None:
+        rule = self.rules.of(hello.room)
+        secrets = {key: await self._stretch(hello.room, key) for key in passphrases(rule, hello)}
+        try:
+            claim = Claim.over(connection, hello.room, hello.role, hello.mac)
+        except CoreError as error:
+            return Reject(code=Code.PROTOCOL_ERROR, reason=f"no keying material: {error.args[1]}")
+        state, now = self.state, time.time()
+        used_before = len(state.used.used)
+        invites = Invites(state.invite_key, state.used)
+        refusal = judge(rule, hello, claim, secrets.__getitem__, invites, now=now)
+        if len(state.used.used) != used_before:
+            state.save_used(now)
+        return refusal
+
+    def replace_rules(self, rules: Rules) -> None:
+        """Use other rules for hellos from now on; peers that are in stay in."""
+        self.rules = rules
+        wanted = set(_all_keys(rules))
+        self._secrets = {known: secret for known, secret in self._secrets.items() if known in wanted}
+
+    async def prepare(self) -> None:
+        """Stretch the passphrases of all rooms ahead, so that no hello waits for it and none tells by waiting that a room exists."""
+        for room, key in _all_keys(self.rules):
+            await self._stretch(room, key)
+
+    def _banned(self, hello: Hello, address: str) -> Reject | None:
+        ban = self.state.bans.against(hello.room, hello.role, hello.mac, address, time.time())
+        if ban is None:
+            return None
+        if ban.kick:
+            return Reject(code=Code.KICKED, reason="the relay's operator sent you away for a minute")
+        return Reject(code=Code.BANNED, reason=Code.BANNED.meaning)
+
+    async def _stretch(self, room: str, key: Passphrase) -> bytes:
+        """Give a passphrase's secret; made one at a time, because each takes 32 MiB."""
+        async with self._stretching:
+            if (room, key) not in self._secrets:
+                self._secrets[room, key] = await asyncio.to_thread(key.secret, room)
+            return self._secrets[room, key]
+
+    # Peers ------------------------------------------------------------------------------------------------------------
+
+    def talk(self) -> Talk:
+        """Begin to count what one peer says."""
+        return Talk(self.limits, time.monotonic())
+
+
+class Talk:
+    """How much one peer may say on its control stream."""
+
+    def __init__(self, limits: GateLimits, now: float) -> None:
+        self._messages = Bucket(limits.messages, now)
+        self._bytes = Bucket(limits.message_bytes, now)
+
+    def allows(self, size: int, now: float) -> bool:
+        """Count a message of `size` bytes; False when it is too much."""
+        return self._messages.take(now) and self._bytes.take(now, size)
+
+
+def _all_keys(rules: Rules) -> list[tuple[str, Passphrase]]:
+    return [
+        (rule.code, key)
+        for rule in rules.rooms.values()
+        for key in (rule.key, rule.gateway_key)
+        if key is not None
+    ]
+
+
+def _too_many(reason: str) -> Reject:
+    return Reject(code=Code.TOO_MANY_ATTEMPTS, reason=reason)

@@ -1,0 +1,129 @@
+"""How much one address or one peer may ask of the relay: token buckets in bounded tables. No I/O; time comes in, in seconds.
+
+An address is counted as its IPv4 address, or as its IPv6 /64, which is what one line gets (RFC 6177).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections import Counter, OrderedDict
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+__all__ = ["AddressCounts", "Bucket", "Buckets", "Rate", "host_of", "line_of"]
+
+K = TypeVar("K", bound=Hashable)
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """So many a second in the long run, and `burst` at once after a quiet time."""
+
+    per_second: float
+    burst: float
+
+
+class Bucket:
+    """One token bucket; full when it is made."""
+
+    __slots__ = ("_left", "_rate", "_since")
+
+    def __init__(self, rate: Rate, now: float) -> None:
+        self._rate = rate
+        self._left = rate.burst
+        self._since = now
+
+    def left(self, now: float) -> float:
+        """Say what may be taken at once now."""
+        # A clock that steps back gives nothing, and takes nothing away.
+        if now > self._since:
+            self._left = min(self._rate.burst, self._left + (now - self._since) * self._rate.per_second)
+            self._since = now
+        return self._left
+
+    def take(self, now: float, cost: float = 1.0) -> bool:
+        """Take `cost`, or nothing where there is less."""
+        if self.left(now) < cost:
+            return False
+        self._left -= cost
+        return True
+
+    def give_back(self, cost: float) -> None:
+        """Undo a `take`."""
+        self._left = min(self._rate.burst, self._left + cost)
+
+
+class Buckets(Generic[K]):
+    """A bucket for each key, for the `capacity` keys that came last.
+
+    Whoever has more addresses than that has no need to hammer from one, so forgetting the oldest gives little away.
+    """
+
+    def __init__(self, rate: Rate, *, capacity: int = 4096) -> None:
+        self._rate = rate
+        self._capacity = capacity
+        self._buckets: OrderedDict[K, Bucket] = OrderedDict()
+
+    def __len__(self) -> int:
+        """Count the keys remembered."""
+        return len(self._buckets)
+
+    def take(self, key: K, now: float, cost: float = 1.0) -> bool:
+        """Take `cost` from a key's bucket, or nothing where there is less."""
+        bucket = self._buckets.get(key)
+        if bucket is None:
+            if len(self._buckets) >= self._capacity:
+                self._buckets.popitem(last=False)
+            bucket = self._buckets[key] = Bucket(self._rate, now)
+        self._buckets.move_to_end(key)
+        return bucket.take(now, cost)
+
+    def give_back(self, key: K, cost: float = 1.0) -> None:
+        """Undo a `take`: it turned out to be none of what is limited."""
+        bucket = self._buckets.get(key)
+        if bucket is not None:
+            bucket.give_back(cost)
+
+
+class AddressCounts:
+    """How many connections each line has now; bounded by the connections there are."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self._counts: Counter[str] = Counter()
+
+    def enter(self, line: str) -> bool:
+        """Count one more, or say that there are too many."""
+        if self._counts[line] >= self.most:
+            return False
+        self._counts[line] += 1
+        return True
+
+    def leave(self, line: str) -> None:
+        """Count one less of those that entered."""
+        self._counts[line] -= 1
+        if self._counts[line] <= 0:
+            del self._counts[line]
+
+    def __len__(self) -> int:
+        """Count the lines."""
+        return sum(1 for count in self._counts.values() if count)
+
+
+def host_of(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """Give the host of an `IP:PORT`; an IPv4 address that travels as IPv6 is one of IPv4.
+
+    Raises ValueError: it is no such address.
+    """
+    host = ipaddress.ip_address(address.rpartition(":")[0].strip("[]").partition("%")[0])
+    return getattr(host, "ipv4_mapped", None) or host
+
+
+def line_of(address: str) -> str:
+    """Give the line an `IP:PORT` belongs to: the IPv4 address, or the IPv6 /64.
+
+    Raises ValueError: it is no such address.
+    """
+    host = host_of(address)
+    return str(host) if host.version == 4 else str(ipaddress.ip_network((host, 64), strict=False))

@@ -1,0 +1,134 @@
+"""What a relay keeps between runs: its invite key, the single-use invites that were used, and bans.
+
+One directory, private to the relay, with one small file for each. Without a directory everything lasts as long as the process. A file
+that cannot be read stops the relay from starting, because it would forget bans; one that cannot be written later is told in the log, and
+the relay goes on with what it has in memory.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import stat
+import sys
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from softlan.control.keys import INVITE_KEY_LENGTH
+from softlan.errors import ConfigError
+from softlan.files import try_lock, write_atomically
+from softlan.observe.events import Event
+from softlan.observe.logs import log_event
+from softlan.relay.access import UsedInvites
+from softlan.relay.bans import Ban, Bans
+
+__all__ = ["RelayState"]
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_KEY, _USED, _BANS, _LOCK = "invite.key", "used-invites.json", "bans.json", "lock"
+
+
+class RelayState:
+    """The relay's memory; `open` it with a directory, or make one that forgets."""
+
+    def __init__(self, directory: Path | None = None) -> None:
+        self.directory = directory
+        self.invite_key = secrets.token_bytes(INVITE_KEY_LENGTH)
+        self.used = UsedInvites()
+        self.bans = Bans()
+        self._lock: int | None = None
+
+    @classmethod
+    def open(cls, directory: Path) -> RelayState:
+        """Read what the directory holds; it and the invite key are made if missing.
+
+        Raises ConfigError: it cannot be used, belongs to another relay that runs, or a file in it is broken.
+        """
+        state = cls(directory)
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            state._lock = try_lock(directory / _LOCK)
+            if state._lock is None:
+                raise ConfigError(
+                    f"another relay uses {directory}", hint="give each relay a --state directory of its own"
+                )
+            state._take_key()
+            used = state._read(_USED, dict[str, tuple[int, str]])
+            bans = state._read(_BANS, list[Ban])
+        except OSError as error:
+            state.close()
+            raise ConfigError(f"cannot use the state in {directory}: {error.strerror or error}") from error
+        except ConfigError:
+            state.close()
+            raise
+        state.used, state.bans = UsedInvites(used), Bans(bans or ())
+        return state
+
+    def close(self) -> None:
+        """Let another relay have the directory."""
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            os.close(lock)
+
+    def save_used(self, now: float) -> None:
+        """Write down which invites were used."""
+        self.used.prune(now)
+        self._write(_USED, self.used.used)
+
+    def save_bans(self, now: float) -> None:
+        """Write down the bans; kicks are over before it matters."""
+        self._write(_BANS, [ban for ban in self.bans.held(now) if not ban.kick])
+
+    def _take_key(self) -> None:
+        assert self.directory is not None
+        path = self.directory / _KEY
+        if not path.exists():
+            write_atomically(path, self.invite_key.hex().encode() + b"\n", mode=0o600)
+            return
+        try:
+            key = bytes.fromhex(path.read_text(encoding="ascii"))
+            if len(key) != INVITE_KEY_LENGTH:
+                raise ValueError(f"{len(key)} bytes")
+        except ValueError as error:
+            raise ConfigError(
+                f"the invite key {path} is broken",
+                hint="put it back, or move it away: every invite it issued is void then",
+            ) from error
+        if sys.platform != "win32" and stat.S_IMODE(path.stat().st_mode) & 0o077:
+            raise ConfigError(
+                f"other users of this machine can read the invite key {path}", hint=f"chmod 600 {path}"
+            )
+        self.invite_key = key
+
+    def _read(self, name: str, kind: type[T]) -> T | None:
+        assert self.directory is not None
+        path = self.directory / name
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=kind)
+        except FileNotFoundError:
+            return None
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            raise ConfigError(
+                f"{path} is broken: {error}",
+                hint="repair it, or move it away: what it held is forgotten then",
+            ) from error
+
+    def _write(self, name: str, content: Any) -> None:
+        if self.directory is None:
+            return
+        path = self.directory / name
+        try:
+            write_atomically(path, msgspec.json.encode(content), mode=0o600)
+        except OSError as error:
+            log_event(
+                logger,
+                Event.STATE_FAILED,
+                f"cannot write {path}, it is lost with the next restart: {error.strerror or error}",
+                file=str(path),
+            )

@@ -1,0 +1,91 @@
+"""Where players reach a relay, as far as it can know, and the invites that follow from it.
+
+A relay behind a router does not know its public address, and asking somebody else for it is not its business: it says what it knows, and
+what the operator has to tell it (`--public-host`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import socket
+from dataclasses import dataclass
+
+from softlan.config import HostPort, parse_host_port
+from softlan.invite import Invite
+
+__all__ = ["Whereabouts", "find_whereabouts", "own_addresses"]
+
+_ELSEWHERE = (("192.0.2.1", socket.AF_INET), ("2001:db8::1", socket.AF_INET6))
+"""Documentation addresses (RFC 5737, RFC 3849) that are routed by default, if anything is; nothing is sent there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Whereabouts:
+    """What an invite to this relay says. `relay` is None where not even a guess can be made; `notes` are for the operator."""
+
+    relay: HostPort | None
+    pins: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+    def invite(self, room: str, key: str | None = None) -> Invite:
+        """Make an invite to a room. `relay` must not be None."""
+        assert self.relay is not None
+        return Invite(self.relay.host, self.relay.port, room, self.pins, key)
+
+
+def find_whereabouts(
+    listening: str,
+    public: tuple[str, int | None] | None,
+    *,
+    pins: tuple[str, ...],
+    certified_names: tuple[str, ...] | None,
+    kept: bool = True,
+    own: tuple[str, ...] = (),
+) -> Whereabouts:
+    """Put together what is known. Pure.
+
+    `listening` is the bound `IP:PORT`, `public` what the operator said, `own` are the machine's addresses towards the internet, `pins`
+    the relay's, `certified_names` the names in a certificate of an authority, None for a certificate the relay made itself, `kept`
+    whether that one will be the same after a restart.
+    """
+    bound = parse_host_port(listening)
+    address = ipaddress.ip_address(bound.host.partition("%")[0])
+    notes: list[str] = []
+    relay: HostPort | None
+    if public is not None:
+        relay = HostPort(public[0], public[1] or bound.port)
+    else:
+        known = own if address.is_unspecified else (bound.host,)
+        best = next((text for text in known if ipaddress.ip_address(text).is_global), next(iter(known), None))
+        relay = None if best is None else HostPort(best, bound.port)
+        if best is None:
+            notes.append(
+                "this machine has no address to the outside: tell players' way in with --public-host NAME"
+            )
+        elif not ipaddress.ip_address(best).is_global:
+            notes.append(
+                f"{best} is good in this machine's own network only; for players elsewhere give your public name or address"
+                " with --public-host NAME, and let the router forward the UDP port"
+            )
+    if certified_names is not None and relay is not None and relay.host.lower() in certified_names:
+        pins = ()  # A renewed certificate may have another key; its authority and name say enough.
+    elif certified_names is not None:
+        notes.append(
+            f"the certificate is not for {relay.host if relay else 'that name'}, so invites carry its key's pin and end with the key"
+        )
+    elif not kept:
+        notes.append(
+            "the certificate is made anew at each start, and invites end with it: keep it with --state DIR"
+        )
+    return Whereabouts(relay=relay, pins=pins, notes=tuple(notes))
+
+
+def own_addresses() -> tuple[str, ...]:
+    """List the addresses this machine would speak to the internet from, IPv4 first; sends nothing."""
+    found = []
+    for address, family in _ELSEWHERE:
+        with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((address, 9))
+            found.append(str(probe.getsockname()[0]))
+    return tuple(found)

@@ -1,0 +1,64 @@
+"""The systemd units, judged by systemd itself; and the options in them, by softlan."""
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from softlan.cli import main
+from softlan.lab.testing import must_have_all
+
+UNITS = Path(__file__).parents[2] / "packaging" / "systemd"
+NAMES = ["softlan-relay.service", "softlan-gateway@.service", "softlan-client.service"]
+INSTALLED = "/opt/softlan/bin/softlan"
+THRESHOLD = 20
+"""Exposure in tenths, as systemd-analyze security counts it; 10.0 is a service without any protection."""
+
+
+@pytest.fixture
+def analyze(tmp_path: Path):
+    if shutil.which("systemd-analyze") is None:
+        if must_have_all():
+            pytest.fail("systemd-analyze is not installed", pytrace=False)
+        pytest.skip("systemd-analyze is not installed")
+    # systemd looks whether the program is there: the one of this test run stands for the installed one.
+    here = str(Path(sys.executable).with_name("softlan"))
+    for name in NAMES:
+        (tmp_path / name).write_text((UNITS / name).read_text().replace(INSTALLED, here))
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["systemd-analyze", *arguments],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+
+    return run
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_systemd_understands_the_unit(analyze, name):
+    ended = analyze("verify", "--man=no", f"./{name.replace('@', '@eth0')}")
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_unit_is_hardened(analyze, name):
+    ended = analyze("security", "--no-pager", "--offline=true", f"--threshold={THRESHOLD}", f"./{name}")
+    assert ended.returncode == 0, ended.stdout
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_softlan_knows_the_options_in_the_unit(name):
+    (line,) = re.findall(r"^ExecStart=(.*)$", (UNITS / name).read_text(), re.MULTILINE)
+    program, part, *arguments = shlex.split(line)
+    assert program == INSTALLED
+    known = {option for parameter in main.commands[part].params for option in parameter.opts}
+    assert {word for word in arguments if word.startswith("--")} <= known

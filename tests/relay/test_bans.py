@@ -1,0 +1,171 @@
+"""Bans and kicks: against whom, where, until when; and what a relay keeps of them."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+
+from softlan._core import Mac
+from softlan.control.fields import Role
+from softlan.errors import ConfigError
+from softlan.relay import bans as module
+from softlan.relay.bans import Ban, Bans, kick, parse_target
+from softlan.relay.state import RelayState
+
+ANN, BEN = Mac("02:00:5e:10:00:01"), Mac("02:00:5e:10:00:02")
+HOME, AWAY, SIX = "192.0.2.7:40000", "198.51.100.1:40000", "[2001:db8:1:2::9]:40000"
+
+
+def test_a_mac_is_banned_wherever_it_is() -> None:
+    bans = Bans([Ban(room="PARTY1", target=str(ANN))])
+    assert bans.against("PARTY1", Role.CLIENT, ANN, HOME, 0)
+    assert bans.against("PARTY1", Role.CLIENT, ANN, AWAY, 0)
+    assert not bans.against("PARTY1", Role.CLIENT, BEN, HOME, 0)
+    assert not bans.against("PARTY1", Role.GATEWAY, None, HOME, 0)
+    assert not bans.against("PARTY2", Role.CLIENT, ANN, HOME, 0)
+
+
+@pytest.mark.parametrize(
+    ("target", "address"),
+    [("192.0.2.7", HOME), ("192.0.2.0/24", HOME), ("2001:db8:1:2::1", SIX), ("2001:db8::/32", SIX)],
+)
+def test_addresses_and_networks(target: str, address: str) -> None:
+    bans = Bans([Ban(room="*", target=parse_target(target))])
+    assert bans.against("ANY", Role.CLIENT, ANN, address, 0)
+    assert bans.against("ANY", Role.GATEWAY, None, address, 0)
+    assert not bans.against("ANY", Role.CLIENT, ANN, AWAY, 0)
+
+
+@pytest.mark.parametrize("text", ["", "ann", "192.0.2.999", "02:00", "192.0.2.0/33"])
+def test_what_cannot_be_banned(text: str) -> None:
+    with pytest.raises(ConfigError, match="no MAC"):
+        parse_target(text)
+
+
+def test_a_ban_ends() -> None:
+    bans = Bans()
+    bans.add(Ban(room="*", target=str(ANN), until=100), 0)
+    assert bans.against("A", Role.CLIENT, ANN, HOME, 99)
+    assert not bans.against("A", Role.CLIENT, ANN, HOME, 100)
+    bans.prune(100)
+    assert bans.held(0) == []
+
+
+def test_a_kick_is_for_a_minute_and_for_that_peer() -> None:
+    bans = Bans()
+    bans.add(kick("A", Role.CLIENT, ANN, HOME, 0), 0)
+    bans.add(kick("B", Role.GATEWAY, None, HOME, 0), 0)
+    assert bans.against("A", Role.CLIENT, ANN, AWAY, 59)
+    assert not bans.against("A", Role.CLIENT, BEN, HOME, 59)
+    assert bans.against("B", Role.GATEWAY, None, HOME, 59)
+    assert not bans.against("B", Role.CLIENT, BEN, HOME, 59), "players of the gateway's house stay"
+    assert not bans.against("A", Role.CLIENT, ANN, AWAY, 60)
+
+
+def test_a_kick_does_not_shorten_a_ban() -> None:
+    bans = Bans([Ban(room="A", target=str(ANN), role=Role.CLIENT)])
+    bans.add(kick("A", Role.CLIENT, ANN, HOME, 0), 0)
+    assert bans.against("A", Role.CLIENT, ANN, HOME, 1000)
+
+
+def test_a_ban_is_told_before_a_kick() -> None:
+    bans = Bans()
+    bans.add(kick("A", Role.CLIENT, ANN, HOME, 0), 0)
+    bans.add(Ban(room="*", target="192.0.2.7/32"), 0)
+    found = bans.against("A", Role.CLIENT, ANN, HOME, 1)
+    assert found is not None
+    assert not found.kick
+
+
+def test_lifting() -> None:
+    bans = Bans(
+        [Ban(room="A", target=str(ANN)), Ban(room="B", target=str(ANN)), Ban(room="A", target=str(BEN))]
+    )
+    assert bans.lift("A", str(ANN)) == 1
+    assert bans.lift("*", str(ANN)) == 1
+    assert bans.lift("*", str(ANN)) == 0
+    assert [ban.target for ban in bans.held(0)] == [str(BEN)]
+
+
+def test_bans_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_BANS", 2)
+    bans = Bans()
+    for number in range(2):
+        bans.add(Ban(room="*", target=f"192.0.2.{number}/32", until=10), 0)
+    bans.add(Ban(room="*", target="192.0.2.1/32"), 0)
+    with pytest.raises(ConfigError, match="2 bans"):
+        bans.add(Ban(room="*", target=str(ANN)), 0)
+    bans.add(Ban(room="*", target=str(ANN)), 10)
+
+
+# What is kept
+
+
+def test_state_survives_a_restart(tmp_path: Path) -> None:
+    directory = tmp_path / "state"
+    first = RelayState.open(directory)
+    first.used.use("id", 2**40, "ann", 0)
+    first.bans.add(Ban(room="*", target=str(ANN)), 0)
+    first.bans.add(kick("A", Role.CLIENT, BEN, HOME, 0), 0)
+    first.save_used(0)
+    first.save_bans(0)
+    first.close()
+    second = RelayState.open(directory)
+    try:
+        assert second.invite_key == first.invite_key
+        assert second.used.used == {"id": (2**40, "ann")}
+        assert [ban.target for ban in second.bans.held(0)] == [str(ANN)], "kicks are not worth keeping"
+    finally:
+        second.close()
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+    for file in directory.iterdir():
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+def test_two_relays_do_not_share_a_directory(tmp_path: Path) -> None:
+    first = RelayState.open(tmp_path)
+    try:
+        with pytest.raises(ConfigError, match="another relay"):
+            RelayState.open(tmp_path)
+    finally:
+        first.close()
+    RelayState.open(tmp_path).close()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("invite.key", "xyz"),
+        ("invite.key", "00"),
+        ("bans.json", "{"),
+        ("bans.json", '[{"room": 1}]'),
+        ("used-invites.json", "[]"),
+    ],
+)
+def test_a_broken_file_is_named_and_left_alone(tmp_path: Path, name: str, content: str) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ConfigError) as caught:
+        RelayState.open(tmp_path)
+    assert name in str(caught.value)
+    assert (tmp_path / name).read_text() == content
+
+
+def test_an_invite_key_others_can_read_is_refused(tmp_path: Path) -> None:
+    RelayState.open(tmp_path).close()
+    (tmp_path / "invite.key").chmod(0o644)
+    with pytest.raises(ConfigError, match="can read the invite key"):
+        RelayState.open(tmp_path)
+
+
+def test_a_state_that_cannot_be_written_is_told_and_goes_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    state = RelayState.open(tmp_path / "state")
+    state.close()
+    state.directory = tmp_path / "gone"
+    state.bans.add(Ban(room="*", target=str(ANN)), 0)
+    state.save_bans(0)
+    assert "state.failed" in {getattr(record, "event", None) for record in caplog.records}
+    assert state.bans.held(0)

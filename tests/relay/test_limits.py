@@ -1,0 +1,92 @@
+"""Token buckets and counts: what passes in any time is bounded, and so is what is remembered."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from softlan.relay.limits import AddressCounts, Bucket, Buckets, Rate, host_of, line_of
+
+steps = st.lists(st.tuples(st.floats(0, 10), st.floats(0.1, 5)), max_size=60)
+
+
+@given(st.floats(0.1, 100), st.floats(1, 100), steps)
+def test_no_more_passes_than_burst_and_rate_allow(
+    per_second: float, burst: float, asked: list[tuple[float, float]]
+) -> None:
+    now, passed, bucket = 0.0, 0.0, Bucket(Rate(per_second, burst), 0.0)
+    for pause, cost in asked:
+        now += pause
+        if bucket.take(now, cost):
+            passed += cost
+        assert passed <= burst + per_second * now + 1e-6
+
+
+def test_a_bucket_fills_up_again() -> None:
+    bucket = Bucket(Rate(1, 3), 0.0)
+    assert [bucket.take(0.0) for _ in range(4)] == [True, True, True, False]
+    assert not bucket.take(0.9)
+    assert bucket.take(1.0)
+    assert bucket.left(100.0) == 3
+
+
+def test_a_clock_that_steps_back_gives_nothing() -> None:
+    bucket = Bucket(Rate(1, 1), 100.0)
+    assert bucket.take(100.0)
+    assert not bucket.take(0.0)
+    assert not bucket.take(100.5)
+    assert bucket.take(101.0)
+
+
+def test_what_is_given_back_can_be_taken_again_but_no_more() -> None:
+    buckets: Buckets[str] = Buckets(Rate(0.001, 1))
+    assert buckets.take("a", 0)
+    buckets.give_back("a")
+    buckets.give_back("a")
+    assert buckets.take("a", 0)
+    assert not buckets.take("a", 0)
+    buckets.give_back("unknown")
+
+
+@given(st.lists(st.integers(0, 50), max_size=200))
+def test_a_table_stays_bounded(keys: list[int]) -> None:
+    buckets: Buckets[int] = Buckets(Rate(0.001, 2), capacity=8)
+    for now, key in enumerate(keys):
+        buckets.take(key, float(now))
+        assert len(buckets) <= 8
+
+
+def test_one_line_does_not_use_up_anothers() -> None:
+    buckets: Buckets[str] = Buckets(Rate(0.001, 1))
+    assert buckets.take("a", 0)
+    assert not buckets.take("a", 0)
+    assert buckets.take("b", 0)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.sampled_from("ab"))))
+def test_counts_are_those_of_a_list(events: list[tuple[bool, str]]) -> None:
+    counts, there = AddressCounts(3), list[str]()
+    for enters, line in events:
+        if enters:
+            assert counts.enter(line) == (there.count(line) < 3)
+            if there.count(line) < 3:
+                there.append(line)
+        elif line in there:
+            there.remove(line)
+            counts.leave(line)
+    assert len(counts) == len(set(there))
+
+
+@pytest.mark.parametrize(
+    ("address", "line"),
+    [
+        ("192.0.2.7:443", "192.0.2.7"),
+        ("[::ffff:192.0.2.7]:1", "192.0.2.7"),
+        ("[2001:db8:1:2:3:4:5:6]:443", "2001:db8:1:2::/64"),
+        ("[fe80::1%3]:443", "fe80::/64"),
+    ],
+)
+def test_lines(address: str, line: str) -> None:
+    assert line_of(address) == line
+    assert str(host_of(address)) in address or "::ffff" in address

@@ -1,0 +1,124 @@
+"""`softlan invite` beside real relays on loopback, and from options alone."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from softlan import qr
+from softlan.control.keys import Invite as IssuedKey
+from softlan.control.keys import parse_key
+from softlan.errors import SoftlanError
+from softlan.invite import parse_invite
+
+PIN = "A" * 43
+ROOMS = '[[room]]\ncode = "OPEN1"\nopen = true\n[[room]]\ncode = "KEYED"\nkey = "correct horse battery"\n'
+
+
+def softlan(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "SOFTLAN_RUNTIME_DIR": str(directory), "SOFTLAN_RELAY_CONFIG": os.devnull}
+    return subprocess.run(
+        [sys.executable, "-m", "softlan", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+        timeout=60,
+    )
+
+
+@pytest.fixture(scope="module")
+def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A relay with an open room and one with a key; gives its runtime directory."""
+    directory = tmp_path_factory.mktemp("r")
+    (directory / "rooms.toml").write_text(ROOMS)
+    options = ["--listen", "127.0.0.1:0", "--log-format", "json", "--public-host", "party.example.org:4433"]
+    options += ["--state", str(directory / "state"), "--rooms", str(directory / "rooms.toml")]
+    environment = {**os.environ, "SOFTLAN_RUNTIME_DIR": str(directory), "SOFTLAN_RELAY_CONFIG": os.devnull}
+    running = subprocess.Popen(
+        [sys.executable, "-m", "softlan", "relay", *options],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+    try:
+        assert running.stderr is not None
+        while json.loads(running.stderr.readline())["event"] != "invite.ready":
+            pass
+        yield directory
+    finally:
+        running.terminate()
+        assert running.wait(30) == 0
+
+
+def test_an_open_room_needs_no_key(relay):
+    made = softlan(relay, "invite", "open1")
+    invite = parse_invite(made.stdout)
+    assert (str(invite.relay), invite.room, invite.key) == ("party.example.org:4433", "OPEN1", None)
+    assert len(invite.pins) == 1
+    assert f'softlan join "{invite}"' in made.stderr
+    assert "note:" not in made.stderr, "its certificate and its key are kept"
+
+
+def test_a_room_with_a_key_gets_one_of_its_own(relay):
+    made = softlan(
+        relay, "invite", "keyed", "--expires", "2h", "--single-use", "--host", "other.example.org:1"
+    )
+    invite = parse_invite(made.stdout)
+    assert str(invite.relay) == "other.example.org:1"
+    assert isinstance(parse_key(invite.key), IssuedKey)
+    assert "the first that uses it alone" in made.stderr
+    told = json.loads(softlan(relay, "invite", "keyed", "--gateway", "--json").stdout)
+    assert told["command"].startswith('softlan gateway "softlan://party.example.org:4433/KEYED?pin=')
+    assert told["expires"] > 0
+
+
+def test_which_room_is_asked_where_there_are_several(relay):
+    made = softlan(relay, "invite")
+    assert (made.returncode, made.stdout) == (2, "")
+    assert "KEYED, OPEN1" in made.stderr
+
+
+def test_a_qr_code_is_drawn_below_the_line(relay):
+    lines = softlan(relay, "invite", "open1", "--qr").stdout.splitlines()
+    parse_invite(lines[0])
+    assert len(lines) > 20
+    assert set("".join(lines[1:])) <= set("█▀▄ ")
+
+
+def test_from_options_alone(tmp_path):
+    made = softlan(
+        tmp_path, "invite", "a", "--host", "[2001:db8::1]:4433", "--pin", PIN, "--key", "two words"
+    )
+    assert made.stdout == f"softlan://[2001:db8::1]:4433/A?pin={PIN}&key=two%20words\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (["a"], 1, "no relay runs here"),
+        (["a", "--pin", PIN], 2, "--host"),
+        (["a", "--host", "h", "--pin", "short"], 2, "cut off"),
+        (["a", "--host", "h", "--pin", PIN, "--single-use"], 2, "only the relay itself"),
+        (["a b", "--host", "h", "--pin", PIN], 2, "cannot be a room"),
+        (["a", "--host", "h h", "--pin", PIN], 2, "not a host name"),
+    ],
+)
+def test_what_cannot_be(tmp_path, arguments, status, words):
+    made = softlan(tmp_path, "invite", *arguments)
+    assert (made.returncode, made.stdout) == (status, "")
+    assert words in made.stderr
+
+
+def test_without_the_library_the_error_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "segno", None)
+    with pytest.raises(SoftlanError) as caught:
+        qr.qr_code("softlan://h/A")
+    assert "softlan[qr]" in (caught.value.hint or "")
+    monkeypatch.undo()
+    with pytest.raises(SoftlanError):
+        qr.qr_code("x" * 5000)

@@ -1,0 +1,319 @@
+"""Configuration files: what is read, what is refused with file, line and key, and which value counts."""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+
+from softlan.cli import main
+from softlan.client.cli import client
+from softlan.gateway.cli import gateway
+from softlan.relay.cli import relay
+from softlan.settings import default_files, key_lines, read_settings, settable_options
+
+PARTS = {"relay": relay, "gateway": gateway, "client": client}
+LINK = "softlan://relay.example.org/PARTY1"
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_of_this_machine(monkeypatch, tmp_path):
+    monkeypatch.setattr("softlan.command.first_default_file", lambda _part: None)
+    for name in [name for name in os.environ if name.startswith("SOFTLAN_")]:
+        monkeypatch.delenv(name)
+
+
+def problems(tmp_path: Path, text: str, part: str = "relay") -> list[str]:
+    file = tmp_path / f"{part}.toml"
+    file.write_text(text)
+    found = read_settings(file, PARTS[part]).problems
+    return [str(problem).removeprefix(f"{tmp_path}/") for problem in found]
+
+
+def run(*arguments: str) -> click.testing.Result:
+    return CliRunner().invoke(main, arguments)
+
+
+# Where keys are ------------------------------------------------------------------------------------------------------
+
+TEXT = '''# a comment with key = 1
+listen = "443/udp" # listen = 2
+allow-room = [
+    "A", # room = 3
+    "B]",
+]
+"max-rooms" = 5
+long = """
+inner = 1
+\\"""
+still = 2
+""" # behind
+literal = \'\'\'
+\\\'\'
+x = 1\'\'\'\'
+inline = { a = 1, b = [ 2,
+3 ] }
+dotted.key = 1
+odd = "]\\"[#"
+[table]
+listen = 7
+[[room]]
+'''
+
+
+def test_lines_of_keys():
+    assert set(tomllib.loads(TEXT)) == set(key_lines(TEXT))
+    assert key_lines(TEXT) == {
+        "listen": 2,
+        "allow-room": 3,
+        "max-rooms": 7,
+        "long": 8,
+        "literal": 13,
+        "inline": 16,
+        "dotted": 18,
+        "odd": 19,
+        "table": 20,
+        "room": 22,
+    }
+
+
+words = st.text(st.sampled_from("ab=#[]{}'\"\\ \n,.1"), max_size=12)
+
+
+def _printed(value: object) -> str:
+    """Print a value as TOML in one of the ways there are."""
+    if isinstance(value, list):
+        return "[\n" + "".join(f"  {_printed(item)}, # x = ]\n" for item in value) + "]"
+    if isinstance(value, str) and "\n" in value:
+        inner = value.replace("\\", "\\\\").replace('"', '\\"')
+        return f'"""\n{inner}"""'
+    return json.dumps(value)
+
+
+values = st.recursive(
+    words | st.integers(0, 99) | st.booleans(), lambda inner: st.lists(inner, max_size=3), max_leaves=6
+)
+
+
+@given(st.dictionaries(st.from_regex(r"[a-z][a-z0-9_-]{0,8}", fullmatch=True), values, max_size=6))
+def test_lines_of_keys_are_found_whatever_the_values_hold(content):
+    text, expected = "", {}
+    for key, value in content.items():
+        expected[key] = text.count("\n") + 1
+        text += f"{key} = {_printed(value)}\n\n"
+    assert tomllib.loads(text) == content
+    assert key_lines(text) == expected
+
+
+@given(st.text(st.sampled_from("ab=#[]{}'\"\\ \n,.1"), max_size=60))
+def test_lines_of_keys_agree_with_the_parser_on_whatever_it_takes(text):
+    with contextlib.suppress(tomllib.TOMLDecodeError):
+        content = tomllib.loads(text)
+        found = key_lines(text)
+        # Keys with escapes or blanks in quotes may be missed, none is made up.
+        assert {key for key in content if key.isalnum()} <= set(found) <= set(content)
+
+
+# What is refused ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("\nmax_rooms = 1", "relay.toml:2: max_rooms: write it with dashes: max-rooms"),
+        ("max-room = 1", "relay.toml:1: max-room: no such option; did you mean max-rooms?"),
+        ("zebra = 1", "relay.toml:1: zebra: no such option"),
+        ("config = 'x'", "relay.toml:1: config: no such option"),
+        ('max-rooms = "7"', "relay.toml:1: max-rooms: expected a whole number, got text"),
+        ("max-rooms = true", "relay.toml:1: max-rooms: expected a whole number, got true"),
+        ("max-rooms = 7.5", "relay.toml:1: max-rooms: expected a whole number, got the number 7.5"),
+        ("max-rooms = 0", "relay.toml:1: max-rooms: 0 is not in the range"),
+        ("listen = 443", "relay.toml:1: listen: expected text in quotes, got the number 443"),
+        ("listen = '443/tcp'", "QUIC runs over UDP; write 443/udp"),
+        (
+            "idle-timeout = false",
+            "relay.toml:1: idle-timeout: expected a time, like 2.5 or '500ms', got false",
+        ),
+        ("idle-timeout = 'soon'", "'soon' is not a time"),
+        ("congestion = 'reno'", "relay.toml:1: congestion: 'reno' is not one of"),
+        ("allow-room = 'A'", 'relay.toml:1: allow-room: expected a list, like ["A"], got text'),
+        ("allow-room = ['A', 7]", "relay.toml:1: allow-room: expected text in quotes, got the number 7"),
+        ("allow-room = ['A', 'B C']", "'B C' cannot be a room"),
+        ("[relay]\nlisten = '443/udp'", "relay.toml:1: relay: there are no tables in this file"),
+        ("listen = 1979-05-27", "got a date or time"),
+        ("a = 1\nb =", "relay.toml:2: not TOML: Invalid value"),
+        ("a = 1\na = 2", "not TOML: Cannot overwrite a value"),
+    ],
+)
+def test_wrong_files(tmp_path, text, expected):
+    (found,) = problems(tmp_path, text)
+    assert expected in found
+
+
+def test_every_problem_is_told_in_the_order_of_the_file(tmp_path):
+    found = problems(tmp_path, "max-rooms = 'x'\nlisten = '443/udp'\n\nzebra = 1\nmax_peers = 2\n")
+    assert [line.split(":")[1] for line in found] == ["1", "4", "5"]
+
+
+@pytest.mark.parametrize("data", [b"\xff\xfe", b"x = 1\n\xc3\x28", b"[" * 20_000, b"#" * (2 << 20)])
+def test_files_that_are_no_settings(tmp_path, data):
+    file = tmp_path / "relay.toml"
+    file.write_bytes(data)
+    (problem,) = read_settings(file, relay).problems
+    assert str(problem).startswith(str(file))
+
+
+def test_a_file_that_cannot_be_read(tmp_path):
+    (problem,) = read_settings(tmp_path / "none.toml", relay).problems
+    assert "cannot read it" in str(problem)
+    (problem,) = read_settings(tmp_path, relay).problems
+    assert "cannot read it" in str(problem)
+
+
+@given(st.binary(max_size=200))
+def test_no_file_is_a_crash(tmp_path_factory, data):
+    file = tmp_path_factory.getbasetemp() / "any.toml"
+    file.write_bytes(data)
+    read_settings(file, relay)
+
+
+# Which value counts ---------------------------------------------------------------------------------------------------
+
+
+def shown(*arguments: str) -> dict[str, tuple[object, str]]:
+    result = run("config", "show", "--json", *arguments)
+    assert result.exit_code == 0, result.output
+    return {entry["option"]: (entry["value"], entry["from"]) for entry in json.loads(result.output)}
+
+
+def test_flags_over_environment_over_file_over_default(tmp_path, monkeypatch):
+    file = tmp_path / "relay.toml"
+    file.write_text("# mine\nmax-rooms = 1\nmax-peers = 1\nmax-peers-per-room = 1\nidle-timeout = 3\n")
+    monkeypatch.setenv("SOFTLAN_RELAY_MAX_PEERS", "2")
+    monkeypatch.setenv("SOFTLAN_RELAY_MAX_PEERS_PER_ROOM", "2")
+    told = shown("relay", "--config", str(file), "--max-peers-per-room", "3")
+    assert told["max-rooms"] == (1, f"{file}:2")
+    assert told["max-peers"] == (2, "SOFTLAN_RELAY_MAX_PEERS")
+    assert told["max-peers-per-room"] == (3, "command line")
+    assert told["idle-timeout"] == (3, f"{file}:5")
+    assert told["room-mtu"] == (1500, "default")
+    assert told["cert"] == (None, "not set")
+    monkeypatch.setenv("SOFTLAN_RELAY_CONFIG", str(file))
+    assert shown("relay")["max-rooms"] == (1, f"{file}:2")
+
+
+def test_what_show_prints_is_a_file_that_means_the_same(tmp_path):
+    first = run("config", "show", "relay", "--max-rooms", "7", "--allow-room", "a", "--limit-total", "1mbit")
+    file = tmp_path / "relay.toml"
+    file.write_text(first.output)
+    assert not read_settings(file, relay).problems
+    again = run("config", "show", "relay", "--config", str(file))
+    strip = lambda text: [line.split("#")[0].strip() for line in text.splitlines()]  # noqa: E731
+    assert strip(again.output) == strip(first.output)
+
+
+def test_an_invite_answers_and_options_beside_it_count_more(tmp_path, monkeypatch):
+    assert shown("client", LINK)["relay"] == ("relay.example.org:443", "the invite")
+    assert shown("gateway", LINK)["room"] == ("PARTY1", "the invite")
+    told = shown("client", LINK, "--relay", "192.0.2.1:1")
+    assert told["relay"] == ("192.0.2.1:1", "command line")
+    assert told["room"] == ("PARTY1", "the invite")
+    # A pasted invite counts more than the environment and the file; one in the file less than the environment.
+    monkeypatch.setenv("SOFTLAN_CLIENT_ROOM", "OTHER")
+    assert shown("client", LINK)["room"] == ("PARTY1", "the invite")
+    file = tmp_path / "client.toml"
+    file.write_text(f'invite = "{LINK}"\n')
+    told = shown("client", "--config", str(file))
+    assert told["room"] == ("OTHER", "SOFTLAN_CLIENT_ROOM")
+    assert told["relay"] == ("relay.example.org:443", "the invite")
+    assert shown("client", "--config", str(file), "softlan://b.example/C")["relay"][0] == "b.example:443"
+
+
+def test_who_gives_neither_invite_nor_options_is_told_of_both():
+    ended = run("gateway", "--interface", "eth0")
+    assert ended.exit_code == 2
+    assert "Missing option '--relay'. Paste an invite" in ended.output
+    ended = run("join", "softlan://relay.example.org/A&pin=1")
+    assert (ended.exit_code, "the invite's room" in ended.output) == (2, True)
+
+
+def test_relative_paths_are_relative_to_the_file(tmp_path):
+    file = tmp_path / "relay.toml"
+    file.write_text('cert = "here.pem"\nkey = "/there.pem"\n')
+    values = read_settings(file, relay).values
+    assert values == {"cert": str(tmp_path / "here.pem"), "key": "/there.pem"}
+
+
+def test_secrets_are_not_shown(tmp_path):
+    file = tmp_path / "client.toml"
+    file.write_text(f'invite = "{LINK}?key=topsecret"\n')
+    result = run("config", "show", "client", "--config", str(file))
+    assert "PARTY1" in result.output
+    assert "topsecret" not in result.output
+
+
+def test_default_files_are_the_users_then_the_systems(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    assert default_files("relay") == [tmp_path / "softlan" / "relay.toml", Path("/etc/softlan/relay.toml")]
+
+
+# The commands ---------------------------------------------------------------------------------------------------------
+
+
+def softlan(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "softlan", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **environment},
+        timeout=60,
+    )
+
+
+def test_a_part_stops_at_a_wrong_file_and_names_the_line(tmp_path):
+    file = tmp_path / "relay.toml"
+    file.write_text("listen = '127.0.0.1:0'\nmax_rooms = 1\n")
+    ended = softlan("relay", "--config", str(file))
+    assert ended.returncode == 2
+    assert ended.stderr == f"error: {file}:2: max_rooms: write it with dashes: max-rooms\n"
+
+
+def test_a_default_file_is_found_and_can_be_done_without(tmp_path):
+    (tmp_path / "softlan").mkdir()
+    file = tmp_path / "softlan" / "relay.toml"
+    file.write_text("zebra = 1\n")
+    ended = softlan("relay", XDG_CONFIG_HOME=str(tmp_path))
+    assert ended.returncode == 2
+    assert f"error: {file}:1: zebra: no such option" in ended.stderr
+    assert "hint:" in ended.stderr
+    ended = softlan("config", "show", "relay", "--config", "/dev/null", XDG_CONFIG_HOME=str(tmp_path))
+    assert ended.returncode == 0
+
+
+def test_check(tmp_path):
+    good = tmp_path / "my-gateway.toml"
+    good.write_text("interface = 'eth0'\n")
+    assert "good, 1 settings for the gateway" in run("config", "check", str(good)).output
+    assert run("config", "check", str(good), "--part", "relay").exit_code == 2
+    unnamed = tmp_path / "x.toml"
+    unnamed.write_text("")
+    unsaid = run("config", "check", str(unnamed))
+    assert (unsaid.exit_code, "--part" in unsaid.output) == (2, True)
+    assert run("config", "check", str(unnamed), "--part", "client").exit_code == 0
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_every_option_is_in_a_help_group(part):
+    command = PARTS[part]
+    grouped = {name for names in command.groups.values() for name in names}
+    left = {option.name for option in settable_options(command).values()} - grouped
+    assert not left, f"name them in HELP_GROUPS of {part}: {left}"
