@@ -32,7 +32,7 @@ class Site:
     def __init__(self, line: Line | None = None, seed: int = 7) -> None:
         self.line = line
         self.seed = seed
-        self.party = Party(attach=False)
+        self.party = Party()
         self.lan = self.party.add_lan("home", hosts=("server",))
         self.server = self.lan.hosts["server"]
         self.directory = self.party.directory

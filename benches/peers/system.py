@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 
 from softlan.lab import Player
 from softlan.lab.host import Host, Station, mac_of
-from softlan.lab.party import ADAPTER
+from softlan.lab.party import ADAPTER, tap_allowed
 
 from .site import CLIENT_ADDRESS, CLIENT_MAC, Site
 
@@ -40,6 +40,10 @@ class System(ABC):
 
 class Tunnel(System):
     """A tunnel with a TAP on the client and, on the gateway, one that is bridged with the LAN's interface."""
+
+    def missing(self) -> str | None:
+        """Say what is not installed or not allowed."""
+        return super().missing() or (None if tap_allowed() else "/dev/net/tun cannot be opened")
 
     async def start(self, site: Site) -> Player:
         """Make the machines, let the tunnel connect, give the client its address."""

@@ -49,7 +49,8 @@ async def at_lan_speed(system: System, plan: Plan) -> Figures:
                 )
                 took = asyncio.get_running_loop().time() - start
                 spent = probes.cpu_seconds() - before - idle_load * took
-                costs.append(spent / (stream.bytes / 1e9))
+                if stream.bytes:
+                    costs.append(spent / (stream.bytes / 1e9))
                 rates.append(stream.megabits)
                 retransmits += stream.retransmits
                 pings.add(while_loaded)

@@ -69,10 +69,11 @@ def draw(results: Results, file: Path) -> None:
             told = lines[case.key]
             span = slice(place * width, (place + 1) * width)
             ax = figure.add_subplot(grid[row, span])
-            _pairs(ax, told, ("down", "up"), f"{case.line.name}\nTCP, Mbit/s (down, up)", log=False)
+            name = case.line.name.replace(", 0.5", ",\n0.5")
+            _pairs(ax, told, ("down", "up"), f"{name}\nTCP, Mbit/s (down, up)", log=False)
             ax.axvline(case.line.rate / 1e6, color="black", linewidth=0.6, linestyle=":")
             ax = figure.add_subplot(grid[row + 1, span])
-            _pairs(ax, told, ("down_added", "up_added"), "ping added meanwhile, ms (down, up)", log=False)
+            _pairs(ax, told, ("down_added", "up_added"), "ping added, ms (down, up)", log=False)
     figure.suptitle(f"{results['meta']['command']}, {results['meta']['date']}", fontsize=8, x=0.01, ha="left")
     figure.savefig(file, dpi=110)
     plt.close(figure)

@@ -19,20 +19,25 @@ _STALLED = 0.1
 async def look(
     system: System, runs: int, seconds: float, algorithm: str | None, say: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Run them; a run that fails counts as a stall. Odd runs go down, even ones up."""
+    """Run them; TCP that does not end is a stall too, a system that does not come up is told apart. Odd runs go down, even ones up."""
     rates: list[float] = []
     bad: list[dict[str, Any]] = []
+    failed = 0
     for seed in range(1, runs + 1):
         down = seed % 2 == 1
+        started = False
         try:
             async with Site(LOSSY.line, seed) as site:
                 client = await system.start(site)
+                started = True
                 stream = await probes.tcp(
                     site, client, down=down, seconds=seconds, flows=LOSSY.flows, algorithm=algorithm
                 )
         except (LabError, OSError, TimeoutError) as failure:
-            bad.append({"seed": seed, "words": f"failed: {str(failure).splitlines()[0]}"})
-            say(f"run {seed}: failed: {failure}")
+            failed += not started
+            what = "no result" if started else "did not come up"
+            bad.append({"seed": seed, "words": f"{what}: {str(failure).splitlines()[0]}"})
+            say(f"run {seed}: {what}: {failure}")
             continue
         rates.append(stream.megabits)
         words = f"{'down' if down else 'up'} {stream.megabits:.1f} Mbit/s, by the second " + ", ".join(
@@ -47,7 +52,8 @@ async def look(
         "line": LOSSY.line.name,
         "runs": runs,
         "seconds": seconds,
-        "stalled": len(bad),
+        "stalled": len(bad) - failed,
+        "failed": failed,
         "bad": bad,
         "rates": rates,
         "slowest": min(rates, default=None),

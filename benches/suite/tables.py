@@ -72,7 +72,8 @@ def stalls(results: Results) -> str:
     if not told:
         return ""
     rates = " / ".join(_number(told[name], 1) for name in ("slowest", "median", "fastest"))
-    words = f"{told['line']}, {told['system']}: {told['stalled']} of {told['runs']} runs of {told['seconds']:g} s stalled; "
+    words = f"{told['line']}, {told['system']}: {told['stalled']} of {told['runs']} runs of {told['seconds']:g} s stalled, "
+    words += f"{told['failed']} did not come up; "
     words += f"slowest / median / fastest run {rates} Mbit/s."
     return words + "".join(f"\n- seed {run['seed']}: {run['words']}" for run in told["bad"])
 
