@@ -62,7 +62,7 @@ async def at_lan_speed(system: System, plan: Plan) -> Figures:
         figures["cpu_per_gb_runs"] = costs
         if plan.udp:
             for size in (1200, 100):
-                figures[f"udp_{size}"] = await probes.udp_limit(site, client, size, min(1.0, plan.seconds))
+                figures[f"udp_{size}"] = await probes.udp_limit(site, client, size, min(0.8, plan.seconds))
         return figures
 
 

@@ -15,7 +15,7 @@ const SINK_BATCH: usize = 64;
 /// The sink's queue: what is lost shall be lost on the way.
 const QUEUE_BYTES: libc::c_int = 16 << 20;
 /// After this long without any the load is over.
-const SILENCE: Duration = Duration::from_millis(400);
+const SILENCE: Duration = Duration::from_millis(250);
 
 /// Sends datagrams of `bytes` at `rate` a second for `seconds`, evenly but for batches of 16, and prints how many. A full
 /// queue makes it wait, and what it could not send in time it does not send later.
