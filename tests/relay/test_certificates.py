@@ -1,8 +1,10 @@
 """The relay's certificates: made, kept, loaded."""
 
 import datetime
+import errno
 import ipaddress
 import logging
+import os
 import ssl
 import stat
 
@@ -238,3 +240,19 @@ def test_what_is_written_is_what_peers_load(tmp_path):
     assert load_trusted_certificates(path) == [made.leaf]
     with pytest.raises(ConfigError, match="none"):
         write_der(tmp_path / "none" / "cert.der", made)
+
+
+def test_a_file_that_holds_the_certificate_already_is_left_alone(tmp_path, monkeypatch):
+    """A relay that comes back must not fail on a full disk."""
+    made = make_dev_certificate(NAME)
+    path = tmp_path / "relay-cert.der"
+    write_der(path, made)
+    monkeypatch.setattr("softlan.relay.certificates.write_atomically", no_room)
+    write_der(path, made)
+    with pytest.raises(ConfigError, match="No space left"):
+        write_der(path, make_dev_certificate(NAME))
+    assert path.read_bytes() == made.leaf
+
+
+def no_room(*_: object, **__: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

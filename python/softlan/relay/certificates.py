@@ -176,9 +176,12 @@ def load_certificate(
 def write_der(path: Path, certificate: ServerCertificate) -> None:
     """Write the server's own certificate as DER, for peers to pin; the file appears whole.
 
-    Raises ConfigError: it cannot be written.
+    One that holds it already is left alone, so that a relay that comes back needs no room on its disk. Raises ConfigError: it
+    cannot be written.
     """
     try:
+        if path.is_file() and path.read_bytes() == certificate.leaf:
+            return
         write_atomically(path, certificate.leaf)
     except OSError as error:
         raise ConfigError(f"cannot write the certificate to {path}: {error.strerror or error}") from error
