@@ -15,7 +15,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,7 @@ def row(told: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
-def table(figures: list[Mapping[str, Any]]) -> str:
+def table(figures: Sequence[Mapping[str, Any]]) -> str:
     """The figures as Markdown, and how busy the machine was while they were taken."""
     lines = [HEAD, tuple("---" for _ in HEAD), *(row(told) for told in figures)]
     text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
@@ -90,6 +90,7 @@ async def run(faults: list[Fault], *, quick: bool, scale: float, seed: int) -> l
             print(f"    {words}", flush=True)
         outcomes.append(outcome)
 
+    faults = [fault for fault in faults if fault.quick or not quick]
     shared = [fault for fault in faults if fault.scene is None and quick]
     if shared:
         async with usual_scene() as scene:
@@ -141,18 +142,19 @@ def main() -> None:
     except SoftlanError as error:
         sys.exit(f"error: {error}" + (f"\nhint: {error.hint}" if error.hint else ""))
     took = time.monotonic() - start
-    print(f"\n{table(outcomes)}\n\n{took:.0f} s, load average at the end {os.getloadavg()[0]:.1f}")
-    faulty = bad(outcomes)
+    faulty, figures = bad(outcomes), [outcome.as_json() for outcome in outcomes]
     if told.json:
-        content = {
-            "seconds": round(took, 1),
-            "bad": faulty,
-            "faults": [outcome.as_json() for outcome in outcomes],
-        }
+        content = {"seconds": round(took, 1), "bad": faulty, "faults": figures}
         told.json.write_text(json.dumps(content, indent=2) + "\n")
-    if told.write_docs:
-        replace_between(DOCS, "faults", f"{table(outcomes)}\n\n{machine_line(told.seed)}")
+    show(told, figures)
+    print(f"\n{took:.0f} s, load average at the end {os.getloadavg()[0]:.1f}")
     sys.exit(1 if faulty else 0)
+
+
+def show(told: argparse.Namespace, figures: Sequence[Mapping[str, Any]]) -> None:
+    print(f"\n{table(figures)}")
+    if told.write_docs:
+        replace_between(DOCS, "faults", f"{table(figures)}\n\n{machine_line(told.seed)}")
 
 
 if __name__ == "__main__":

@@ -182,7 +182,9 @@ async def initials(tool: Path, seconds: float, rate: float, figures: dict[str, A
             counted = wire_bytes(mallory.host)
             flood = asyncio.create_task(mallory.initials(int(rate * seconds), rate))
             # They are made first, then sent.
-            while wire_bytes(mallory.host)[0] - counted[0] < 1_000_000 and not flood.done():
+            while not flood.done():
+                if wire_bytes(mallory.host)[0] - counted[0] > 1_000_000:
+                    break
                 await asyncio.sleep(0.02)
             start = time.monotonic()
             await asyncio.sleep(seconds / 3)

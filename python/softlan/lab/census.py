@@ -62,9 +62,12 @@ async def holdings(part: Part) -> Holdings:
         writer.close()
     # The answer has come and the part's side of it is about to close: the same moment each time.
     await asyncio.sleep(0.01)
-    kinds = Counter(_kinds(Path(f"/proc/{pid}/fd")))
-    names = Counter(_lines(Path(f"/proc/{pid}/task").glob("*/comm")))
-    return Holdings(pid, kinds, names, int(answer["tasks"]))
+    return _look(pid, int(answer["tasks"]))
+
+
+def _look(pid: int, tasks: int) -> Holdings:
+    process = Path(f"/proc/{pid}")
+    return Holdings(pid, Counter(_kinds(process / "fd")), Counter(_lines(process.glob("task/*/comm"))), tasks)
 
 
 async def _asked(part: Part) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

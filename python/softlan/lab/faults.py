@@ -172,22 +172,22 @@ async def _on_a_bad_path(scene: Scene, dice: random.Random, cycle: int) -> Strik
 
 FAULTS: Final = (
     Fault("kill-relay", "relay: kill -9", _killed("relay"), full=34),
-    Fault("kill-gateway", "gateway: kill -9", _killed("gateway"), (BEN_TO_ANN,), full=33),
+    Fault("kill-gateway", "gateway: kill -9", _killed("gateway"), (BEN_TO_ANN,), full=33, quick=0),
     Fault("kill-client", "client: kill -9", _killed("client"), (BEN_TO_SERVER,), full=33),
     Fault("term-relay", "relay: SIGTERM under load", _told_to_end("relay"), full=67),
-    Fault("term-gateway", "gateway: SIGTERM under load", _told_to_end("gateway"), full=67),
+    Fault("term-gateway", "gateway: SIGTERM under load", _told_to_end("gateway"), full=67, quick=0),
     Fault("term-client", "client: SIGTERM under load", _told_to_end("client"), full=66),
     Fault("lan-cable", "gateway's LAN cable out and in", _unplugged("gateway", ADAPTER), (BEN_TO_ANN,)),
     Fault("wan-client", "client's internet down and up", _unplugged("client", "wan"), (BEN_TO_SERVER,)),
-    Fault("wan-gateway", "gateway's internet down and up", _unplugged("gateway", "wan"), (BEN_TO_ANN,)),
+    Fault(
+        "wan-gateway", "gateway's internet down and up", _unplugged("gateway", "wan"), (BEN_TO_ANN,), quick=0
+    ),
     Fault("wan-relay", "relay's internet down and up", _unplugged("relay", "wan")),
     Fault("address", "client's address changes", _moved, (BEN_TO_SERVER,)),
     Fault("certificate", "relay's certificate rotated", state.certificate_rotated),
+    Fault("clock", "wall clock of a part jumps", state.clock_jumped, scene=state.clock_scene, full=24),
+    Fault("disk-full", "state files' disk full", state.disk_full, scene=state.disk_scene, full=24),
     Fault(
-        "clock", "wall clock of a part jumps", state.clock_jumped, scene=state.clock_scene, full=24, quick=3
-    ),
-    Fault("disk-full", "state files' disk full", state.disk_full, scene=state.disk_scene, full=24, quick=3),
-    Fault(
-        "bad-path", "5 % loss each way, 50 ± 50 ms", _on_a_bad_path, scene=bad_path_scene, full=60, quick=3
+        "bad-path", "5 % loss each way, 50 ± 50 ms", _on_a_bad_path, scene=bad_path_scene, full=60, quick=2
     ),
 )

@@ -97,8 +97,10 @@ class Scene:
     async def left_behind(self) -> list[str]:
         """Say what is held beyond what was at `remember`, once that has had its time to be cleaned away."""
         deadline = time.monotonic() + _SETTLE_S
-        while (found := await self._beyond()) and time.monotonic() < deadline:
-            await asyncio.sleep(0.25)  # other processes settle: there is no event to wait for
+        while found := await self._beyond():
+            if time.monotonic() > deadline:
+                break
+            await asyncio.sleep(0.25)
         for name, part in self.parts.items():
             self.memory.setdefault((name, part.program.pid), []).append(census.memory_kib(part.program.pid))
         return found
