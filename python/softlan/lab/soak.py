@@ -61,6 +61,8 @@ class Outcome:
     back: list[float] = field(default_factory=list)
     ended: list[float] = field(default_factory=list)
     started: list[float] = field(default_factory=list)
+    own: list[float] = field(default_factory=list)
+    """As `back`, less what a part that was started again took to its first word: softlan's own share of it."""
     stories: list[str] = field(default_factory=list)
     """What happened in cycles after which the party was back late."""
     spared_lost: int = 0
@@ -89,7 +91,10 @@ class Outcome:
             "cycles": len(self.back),
             "back_median_s": round(self.median, 3) if self.back else None,
             "back_worst_s": round(max(self.back), 3) if self.back else None,
+            "own_median_s": round(_middle(self.own), 3) if self.own else None,
+            "own_worst_s": round(max(self.own), 3) if self.own else None,
             "late": self.late,
+            "late_own": sum(wait > self.promised_s for wait in self.own),
             "start_median_s": round(_middle(self.started), 3) if self.started else None,
             "start_worst_s": round(max(self.started), 3) if self.started else None,
             "ended_worst_s": round(max(self.ended), 3) if self.ended else None,
@@ -121,6 +126,7 @@ async def soak(
                 f"cycle {cycle + 1}, back after {outcome.back[-1]:.2f} s: {scene.story(marks, strike.over)}"
             )
             outcome.stories.append(told_late)
+        outcome.own.append(outcome.back[-1] - (strike.start_s or 0.0))
         if strike.start_s is not None:
             outcome.started.append(strike.start_s)
         if strike.ended_s is not None:
