@@ -96,12 +96,13 @@ class Pinger:
         Well is: of what is sent in the next `steady` seconds, `share` (0 to 1) is answered. Only requests sent after
         `since` count.
         """
-        while time.monotonic() - since < within + steady + _SETTLED_S:
+        while True:
             found = self._back(since, steady, share)
             if found is not None:
                 return found if found <= within else None
+            if time.monotonic() - since > within + steady + _SETTLED_S:
+                return None
             await asyncio.sleep(0.02)
-        return None
 
     def _back(self, since: float, steady: float, share: float) -> float | None:
         sent, answered, now = list(self._sent), list(self._answered), time.monotonic()

@@ -24,7 +24,7 @@ from .party import Client, Gateway, Part, Party, Relay
 from .pinger import Pinger
 from .players import Player
 
-BACK_WITHIN_S: Final = 20.0
+BACK_WITHIN_S: Final = 30.0
 """How long is waited for pings to come back before they count as gone for good."""
 _PATIENCE_S: Final = 90.0
 """How long a program may take to start on a machine with other things to do."""
@@ -77,7 +77,7 @@ class Scene:
         return {"relay": self.relay.host, "gateway": self.gateway.host, "client": self.ann.machine}
 
     async def back(self, since: float) -> float:
-        """Seconds from `since` until all four pings are answered again; infinity when they are not in 20 s."""
+        """Seconds from `since` until all four pings are answered again; infinity when they are not in 30 s."""
         waits = (pinger.back(since, BACK_WITHIN_S, share=self.share) for pinger in self.pingers.values())
         return max(math.inf if wait is None else wait for wait in await asyncio.gather(*waits))
 
