@@ -73,8 +73,8 @@ async def usual_scene() -> AsyncIterator[Scene]:
         yield scene
 
 
-async def run(faults: list[Fault], *, quick: bool, scale: float, seed: int) -> list[Outcome]:
-    outcomes: list[Outcome] = []
+async def run(faults: list[Fault], outcomes: list[Outcome], *, quick: bool, scale: float, seed: int) -> None:
+    """Fill `outcomes`; what is in it when something fails is good."""
 
     async def one(fault: Fault, scene: Scene) -> None:
         cycles = fault.quick if quick else max(1, round(fault.full * scale))
@@ -101,7 +101,6 @@ async def run(faults: list[Fault], *, quick: bool, scale: float, seed: int) -> l
         if fault not in shared:
             async with (fault.scene or usual_scene)() as scene:
                 await one(fault, scene)
-    return outcomes
 
 
 def bad(outcomes: list[Outcome]) -> list[str]:
@@ -138,18 +137,21 @@ def main() -> None:
     wanted = set(filter(None, told.only.split(",")))
     faults = [fault for fault in FAULTS if not wanted or fault.name in wanted]
     start = time.monotonic()
+    outcomes: list[Outcome] = []
+    failure = ""
     try:
-        outcomes = asyncio.run(run(faults, quick=told.quick, scale=told.scale, seed=told.seed))
+        asyncio.run(run(faults, outcomes, quick=told.quick, scale=told.scale, seed=told.seed))
     except SoftlanError as error:
-        sys.exit(f"error: {error}" + (f"\nhint: {error.hint}" if error.hint else ""))
+        failure = f"error: {error}" + (f"\nhint: {error.hint}" if error.hint else "")
     took = time.monotonic() - start
-    faulty, figures = bad(outcomes), [outcome.as_json() for outcome in outcomes]
+    faulty = bad(outcomes) + ([failure] if failure else [])
+    figures = [outcome.as_json() for outcome in outcomes]
     if told.json:
         content = {"seconds": round(took, 1), "bad": faulty, "faults": figures}
         told.json.write_text(json.dumps(content, indent=2) + "\n")
     show(told, figures)
     print(f"\n{took:.0f} s, load average at the end {os.getloadavg()[0]:.1f}")
-    sys.exit(1 if faulty else 0)
+    sys.exit(failure or (1 if faulty else 0))
 
 
 def show(told: argparse.Namespace, figures: Sequence[Mapping[str, Any]]) -> None:

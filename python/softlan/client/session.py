@@ -212,6 +212,17 @@ class Session:
         connection = await self._connect()
         channel = ControlChannel(connection)
         try:
+            return _Joined(channel, await self._ask_in(channel))
+        except BaseException:
+            # A relay that hung up or said no, or a session that ends: nothing of the attempt may stay.
+            channel.abandon()
+            connection.close(Code.GOODBYE.number, "")
+            raise
+
+    async def _ask_in(self, channel: ControlChannel) -> Welcome:
+        """Say hello and wait for the welcome; raises when there is none."""
+        connection = channel.connection
+        try:
             budget = await connection.settled_datagram_budget(timeout=_BUDGET_S)
             await connection.open_control()
             channel.start()
@@ -234,7 +245,7 @@ class Session:
         if isinstance(answer, Reject):
             connection.close(Code.GOODBYE.number, "")
             raise status.rejected_error(answer)
-        return _Joined(channel, answer)
+        return answer
 
     def _hello(self, budget: int) -> Hello:
         config = self.config
