@@ -41,3 +41,20 @@ def test_the_same_seed_loses_the_same() -> None:
     assert pattern(5) == pattern(5)
     assert pattern(5) != pattern(6)
     assert sum(pattern(5)) == pytest.approx(300, abs=60)
+
+
+def test_jitter_spreads_the_delay_both_ways_and_reorders() -> None:
+    direction = Direction(Shape(delay=0.05, jitter=0.03), seed=1)
+    arrivals = [direction.offer(index / 1000, 100) for index in range(1000)]
+    delays = [arrival - index / 1000 for index, arrival in enumerate(arrivals) if arrival is not None]
+    assert len(delays) == 1000
+    assert min(delays) == pytest.approx(0.02, abs=0.001)
+    assert max(delays) == pytest.approx(0.08, abs=0.001)
+    assert [index for index, arrival in enumerate(arrivals) if arrival is not None] != sorted(
+        range(1000), key=lambda index: arrivals[index] or 0.0
+    )
+
+
+def test_jitter_never_makes_a_datagram_arrive_before_it_was_sent() -> None:
+    direction = Direction(Shape(delay=0.01, jitter=0.5), seed=1)
+    assert all((direction.offer(10.0, 100) or 0.0) >= 10.0 for _ in range(1000))

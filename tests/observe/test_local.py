@@ -49,12 +49,30 @@ async def test_each_answer_is_of_now(directory):
         assert [(await read())[0].status["count"] for _ in range(3)] == [0, 1, 2]
 
 
+async def test_sockets_of_killed_processes_are_swept_up(directory):
+    directory.mkdir(mode=0o700)
+    nobody = 2**22 + 1  # above the kernel's largest process id (PID_MAX_LIMIT)
+    paths = {
+        name: directory / name
+        for name in (f"relay-{nobody}.status", f"client-{nobody}.status", "relay-1.status")
+    }
+    for path in paths.values():
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as former:
+            former.bind(str(path))
+    async with StatusServer("relay", dict) as server:
+        assert set(directory.iterdir()) == {
+            server.path,
+            paths[f"client-{nobody}.status"],
+            paths["relay-1.status"],
+        }
+
+
 async def test_any_program_can_read_it(directory):
     async with StatusServer("client", lambda: {"room": "ROOM1"}) as server:
         reader, writer = await asyncio.open_unix_connection(server.path)
         answer = json.loads(await reader.read())
         writer.close()
-    assert set(answer) == {"part", "pid", "version", "uptime_s", "status"}
+    assert set(answer) == {"part", "pid", "version", "uptime_s", "status", "tasks"}
 
 
 async def test_a_fault_in_a_snapshot_is_told_and_survived(directory):

@@ -1,8 +1,10 @@
 """The relay's certificates: made, kept, loaded."""
 
 import datetime
+import errno
 import ipaddress
 import logging
+import os
 import ssl
 import stat
 
@@ -135,18 +137,23 @@ def test_a_name_may_be_written_in_several_ways(tmp_path):
     assert make_dev_certificate("Relay.Example.").names == ("relay.example",)
 
 
-@pytest.mark.parametrize(
-    ("name", "later", "words"),
-    [("other.local", 0 * YEAR, f"is for {NAME}"), (NAME, 20 * YEAR, "has expired")],
-)
-def test_it_is_made_anew_when_it_no_longer_serves(tmp_path, caplog, name, later, words):
+def test_it_is_made_anew_when_it_is_for_another_name(tmp_path, caplog):
     path = tmp_path / "state.pem"
     made = kept_dev_certificate(path, NAME)
     with caplog.at_level(logging.INFO):
-        again = kept_dev_certificate(path, name, now=now() + later)
+        again = kept_dev_certificate(path, "other.local")
     assert again.pin != made.pin
-    assert again.names == (name,)
-    assert words in caplog.text
+    assert again.names == ("other.local",)
+    assert f"is for {NAME}" in caplog.text
+
+
+def test_a_clock_that_is_off_ends_no_pin(tmp_path, caplog):
+    path = tmp_path / "state.pem"
+    made = kept_dev_certificate(path, NAME)
+    with caplog.at_level(logging.INFO):
+        assert kept_dev_certificate(path, NAME, now=now() + 20 * YEAR) == made
+    assert "has expired" in caplog.text
+    assert kept_dev_certificate(path, NAME, now=now() - 20 * YEAR) == made
 
 
 @pytest.mark.parametrize("content", [b"", b"my diary", b"-----BEGIN CERTIFICATE-----\n"])
@@ -238,3 +245,19 @@ def test_what_is_written_is_what_peers_load(tmp_path):
     assert load_trusted_certificates(path) == [made.leaf]
     with pytest.raises(ConfigError, match="none"):
         write_der(tmp_path / "none" / "cert.der", made)
+
+
+def test_a_file_that_holds_the_certificate_already_is_left_alone(tmp_path, monkeypatch):
+    """A relay that comes back must not fail on a full disk."""
+    made = make_dev_certificate(NAME)
+    path = tmp_path / "relay-cert.der"
+    write_der(path, made)
+    monkeypatch.setattr("softlan.relay.certificates.write_atomically", no_room)
+    write_der(path, made)
+    with pytest.raises(ConfigError, match="No space left"):
+        write_der(path, make_dev_certificate(NAME))
+    assert path.read_bytes() == made.leaf
+
+
+def no_room(*_: object, **__: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import platform
 import random
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -61,6 +62,9 @@ logger = logging.getLogger(__name__)
 
 _FIRST_CONNECT_S = 6.0
 _RECONNECT_S = 3.0
+_STAGGER_S = 0.7
+"""Between attempts to connect that run beside each other."""
+
 _WELCOME_S = 10.0
 _BUDGET_S = 1.0
 """How long path MTU discovery may take before the hello goes out with what is known by then."""
@@ -239,6 +243,17 @@ class Session:
         connection = await self._connect()
         channel = ControlChannel(connection)
         try:
+            return _Joined(channel, await self._ask_in(channel))
+        except BaseException:
+            # A relay that hung up or said no, or a session that ends: nothing of the attempt may stay.
+            channel.abandon()
+            connection.close(Code.GOODBYE.number, "")
+            raise
+
+    async def _ask_in(self, channel: ControlChannel) -> Welcome:
+        """Say hello and wait for the welcome; raises when there is none."""
+        connection = channel.connection
+        try:
             budget = await connection.settled_datagram_budget(timeout=_BUDGET_S)
             await connection.open_control()
             channel.start()
@@ -261,7 +276,7 @@ class Session:
         if isinstance(answer, Reject):
             connection.close(Code.GOODBYE.number, "")
             raise status.rejected_error(answer)
-        return _Joined(channel, answer)
+        return answer
 
     def _hello(self, connection: Connection, budget: int) -> Hello:
         config = self.config
@@ -281,33 +296,60 @@ class Session:
         )
 
     async def _connect(self) -> Connection:
-        """Try the relay's addresses, one after the other."""
+        """Connect to one of the relay's addresses.
+
+        An attempt sends its first packet again after ever longer pauses (RFC 9002 section 6.2), so that a relay that comes back in
+        between would be found late. So attempts are made beside each other, a new one every `_STAGGER_S`, and the first that
+        is answered is taken.
+        """
         config = self.config
         limit = _RECONNECT_S if self.joins else _FIRST_CONNECT_S
         addresses = await self._resolve()
+        deadline = time.monotonic() + limit
+        pending: dict[asyncio.Future[Connection], str] = {}
         last: CoreError | None = None
-        for address in addresses:
-            log_event(
-                logger,
-                Event.SESSION_CONNECTING,
-                status.say(status.Connecting(str(self.relay), address)),
-                address=address,
-            )
-            try:
-                connection = await self.endpoint.connect(
-                    address,
-                    config.server_name,
-                    config.trusted(),
-                    pins=list(config.pins),
-                    timeout=limit / len(addresses),
-                )
-            except CoreError as error:
-                last = error
-                if error.args[0] in _TRUST_FAULTS:
+        try:
+            for turn in itertools.count():
+                left = deadline - time.monotonic()
+                if addresses and (left > 0 or not turn):
+                    address = addresses[turn % len(addresses)]
+                    if turn < len(addresses):
+                        log_event(
+                            logger,
+                            Event.SESSION_CONNECTING,
+                            status.say(status.Connecting(str(self.relay), address)),
+                            address=address,
+                        )
+                    attempt = self.endpoint.connect(
+                        address,
+                        config.server_name,
+                        config.trusted(),
+                        pins=list(config.pins),
+                        timeout=max(left, _STAGGER_S),
+                    )
+                    pending[asyncio.ensure_future(attempt)] = address
+                if not pending:
                     break
-            else:
-                log_event(logger, Event.SESSION_CONNECTED, status.say(status.Connected(str(self.relay))))
-                return connection
+                pause = _STAGGER_S if left > _STAGGER_S else None
+                done, _ = await asyncio.wait(pending, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
+                for ended in done:
+                    address = pending.pop(ended)
+                    error = ended.exception()
+                    if error is None:
+                        log_event(
+                            logger, Event.SESSION_CONNECTED, status.say(status.Connected(str(self.relay)))
+                        )
+                        return ended.result()
+                    if not isinstance(error, CoreError):
+                        raise error
+                    last = error
+                    if error.args[0] in _TRUST_FAULTS:
+                        raise self._explain_failure(error, limit) from error
+                    # What was refused is refused again; what was not answered may be, as long as there is time.
+                    if error.args[0] != "timed-out" and address in addresses:
+                        addresses.remove(address)
+        finally:
+            await _abandon(pending)
         assert last is not None
         raise self._explain_failure(last, limit) from last
 
@@ -545,6 +587,15 @@ async def _cancel(*tasks: asyncio.Future[Any]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _abandon(attempts: Iterable[asyncio.Future[Connection]]) -> None:
+    """End attempts whose result is not wanted any more, and connections that came about all the same."""
+    attempts = list(attempts)
+    await _cancel(*attempts)
+    for attempt in attempts:
+        if not attempt.cancelled() and attempt.exception() is None:
+            attempt.result().close(Code.GOODBYE.number, "")
 
 
 def _is_final(error: SoftlanError) -> bool:

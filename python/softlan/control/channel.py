@@ -86,6 +86,12 @@ class ControlChannel:
                 await self.connection.finish_control(timeout=timeout_s)
         writer.cancel()
 
+    def abandon(self) -> None:
+        """Stop writing at once; for a connection that came to nothing."""
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.cancel()
+
     async def _write(self) -> None:
         # A connection that is gone says so to the reader, who knows what to do about it.
         with contextlib.suppress(CoreError):

@@ -1,4 +1,4 @@
-"""A seeded bad link for UDP: rate, delay, a tail-drop buffer, random loss, a path MTU between two machines.
+"""A seeded bad link for UDP: rate, delay, jitter, a tail-drop buffer, random loss, a path MTU between two machines.
 
 Kernels in containers and small VMs often lack the netem qdisc. This is a relay of datagrams in between, in plain Python:
 whoever sends to the near address reaches the target from the far machine and gets the answers back, as through a NAT.
@@ -8,14 +8,15 @@ whoever sends to the near address reaches the target from the far machine and ge
     with link: ...
 
 Limits: about 20 to 40 thousand datagrams a second for both directions together (one thread, and the GIL is shared with
-the program it runs in), so some 200 Mbit/s of full-size packets; delays are exact to about 0.2 ms. Nothing is reordered.
+the program it runs in), so some 200 Mbit/s of full-size packets; delays are exact to about 0.2 ms. Only jitter reorders.
 The same seed gives the same losses for the same sequence of datagrams, not for the same wall clock.
 """
 
 from __future__ import annotations
 
-import collections
 import contextlib
+import heapq
+import itertools
 import os
 import random
 import select
@@ -44,6 +45,8 @@ class Shape:
     """Bits per second, IP and UDP headers included; None: as fast as it goes."""
     delay: float = 0.0
     """Seconds from the end of sending to arrival."""
+    jitter: float = 0.0
+    """Seconds by which each datagram's delay may be longer or shorter, evenly spread; later ones then overtake earlier ones."""
     buffer: int = 300_000
     """Bytes that may wait for the rate; what comes on top is dropped (tail drop)."""
     loss: float = 0.0
@@ -90,7 +93,9 @@ class Direction:
             sent = max(now, self._free_at) + size * 8 / shape.rate
             self._free_at = sent
         self.tally.carried += 1
-        return sent + shape.delay
+        if not shape.jitter:
+            return sent + shape.delay
+        return sent + max(0.0, shape.delay + shape.jitter * (2 * self._random.random() - 1))
 
 
 @dataclass
@@ -127,9 +132,10 @@ class UdpLink:
         self._flows: dict[tuple[str, int], _Flow] = {}
         self._by_socket: dict[int, _Flow] = {}
         self._forgetful = False
-        # Delays are the same for all that goes one way, so that both are queues in order of arrival.
-        self._to_far: collections.deque[tuple[float, _Flow, bytes]] = collections.deque()
-        self._to_near: collections.deque[tuple[float, _Flow, bytes]] = collections.deque()
+        # Heaps by time of arrival; the number keeps the order of what arrives at the same moment.
+        self._to_far: list[tuple[float, int, _Flow, bytes]] = []
+        self._to_near: list[tuple[float, int, _Flow, bytes]] = []
+        self._taken = itertools.count()
         self._stop, self._stopped = os.pipe()
         self._thread = threading.Thread(target=self._run, name="softlan-lab-link", daemon=True)
 
@@ -186,7 +192,7 @@ class UdpLink:
         now = time.monotonic()
         for queue in (self._to_far, self._to_near):
             while queue and queue[0][0] <= now:
-                _, flow, data = queue.popleft()
+                _, _, flow, data = heapq.heappop(queue)
                 # A full socket or a port nobody listens on: on a real line that is a lost packet too.
                 with contextlib.suppress(OSError):
                     if queue is self._to_far:
@@ -207,7 +213,7 @@ class UdpLink:
             flow.used = now
             arrival = self.up.offer(now, len(data))
             if arrival is not None:
-                self._to_far.append((arrival, flow, data))
+                heapq.heappush(self._to_far, (arrival, next(self._taken), flow, data))
 
     def _take_far(self, flow: _Flow) -> None:
         for _ in range(_BATCH):
@@ -219,7 +225,7 @@ class UdpLink:
             flow.used = now
             arrival = self.down.offer(now, len(data))
             if arrival is not None:
-                self._to_near.append((arrival, flow, data))
+                heapq.heappush(self._to_near, (arrival, next(self._taken), flow, data))
 
     def _open(self, sender: tuple[str, int], now: float) -> _Flow:
         self._drop([flow for flow in self._flows.values() if now - flow.used > _FLOW_IDLE_S])

@@ -67,7 +67,7 @@ class Part:
         """Ask the part itself how it is, at the socket `softlan status` asks. Raises `LabError` without an answer."""
         try:
             async with asyncio.timeout(5):
-                reader, writer = await asyncio.open_unix_connection(await self._status_socket())
+                reader, writer = await asyncio.open_unix_connection(await self.status_socket())
                 answer = json.loads(await reader.read())
                 writer.close()
         except (OSError, ValueError) as failure:
@@ -77,7 +77,8 @@ class Part:
         told: Mapping[str, Any] = answer["status"]
         return told
 
-    async def _status_socket(self) -> Path:
+    async def status_socket(self) -> Path:
+        """Find the socket at which the process that runs now answers, waited for."""
         while True:
             # Named after the process: one that was killed leaves its own behind.
             if found := list(self.directory.glob(f"*-{self.program.pid}.status")):
@@ -101,11 +102,16 @@ class Relay(Part):
         """The DER file of its development certificate."""
         return self.directory / "relay-cert.der"
 
-    async def start(self) -> None:
-        """Start it and wait until it listens."""
+    @property
+    def certificate_state(self) -> Path:
+        """The PEM file in which it keeps that certificate and its key."""
+        return self.directory / "certificate.state"
+
+    async def start(self, within: float = 15.0) -> None:
+        """Start it and wait, `within` seconds, until it listens."""
         since = self.program.mark()
         await self.program.start()
-        await self.program.event("relay.listening", since=since)
+        await self.program.event("relay.listening", within, since=since)
 
     async def peers(self) -> list[Mapping[str, Any]]:
         """Ask it for the peers of all rooms: `peer_id`, `role`, `mac`, `address`, `counters`, and their `room`."""
@@ -118,6 +124,13 @@ class Relay(Part):
             if peer["peer_id"] == peer_id:
                 return _counters(peer)
         raise LabError(f"the relay knows no peer {peer_id}")
+
+    async def peer_counters_in(self, room: str, peer_id: int) -> dict[str, int]:
+        """Read what it counted of one peer of one room."""
+        for peer in await self.peers():
+            if (peer["room"], peer["peer_id"]) == (room, peer_id):
+                return _counters(peer)
+        raise LabError(f"the relay knows no peer {peer_id} in {room}")
 
     async def counters(self) -> dict[str, int]:
         """Add up what it counted of all peers."""
@@ -136,11 +149,11 @@ class Relay(Part):
 class Gateway(Part):
     """A gateway, with one interface on the internet and one on a LAN."""
 
-    async def start(self) -> None:
-        """Start it and wait until it is in its room."""
+    async def start(self, within: float = 15.0) -> None:
+        """Start it and wait, `within` seconds, until it is in its room."""
         since = self.program.mark()
         await self.program.start()
-        await self.program.event("session.joined", since=since)
+        await self.program.event("session.joined", within, since=since)
 
 
 class Client(Player):
@@ -169,11 +182,11 @@ class Client(Player):
         """Whether it uses one end of a cable in place of a TAP."""
         return self.machine is not self.host
 
-    async def start(self) -> None:
-        """Start the client and wait until it is in its room and the player's interface is ready."""
+    async def start(self, within: float = 15.0) -> None:
+        """Start the client and wait, `within` seconds, until it is in its room and the player's interface is ready."""
         since = self.program.mark()
         await self.program.start()
-        await self.joined(since)
+        await self.joined(since, within)
         await self.program.event("adapter.ready", since=since)
         if self.attached:
             # A route's MTU rather than the interface's: this end of a cable would refuse the LAN's own 1500 bytes.
@@ -187,7 +200,7 @@ class Client(Player):
 
     def move(self, address: str) -> None:
         """Give the client's machine another address on the internet, as a changed network does."""
-        self.machine.ip("addr flush dev wan scope global", f"addr add {address}/24 dev wan")
+        self.machine.ip("addr flush dev wan scope global", f"addr add {address}/24 broadcast + dev wan")
 
 
 class Lan:

@@ -63,6 +63,8 @@ class PartStatus(msgspec.Struct, frozen=True, kw_only=True):
     version: str
     uptime_s: float
     status: dict[str, Any]
+    tasks: int = 0
+    """asyncio tasks alive: some for the part, a few for each peer; a number that only grows is a leak."""
 
 
 def runtime_directory() -> Path:
@@ -114,6 +116,7 @@ class StatusServer:
                 raise SoftlanError("this platform has no unix sockets")
             path = runtime_directory() / f"{self._part}-{os.getpid()}{SUFFIX}"
             listener = listen_privately(path)
+            _sweep(path.parent, self._part)
         except (SoftlanError, OSError) as error:
             log_event(
                 logger,
@@ -173,6 +176,7 @@ class StatusServer:
             version=__version__,
             uptime_s=round(time.monotonic() - self._started, 3),
             status=status,
+            tasks=len(asyncio.all_tasks()),
         )
         return msgspec.json.encode(answer, enc_hook=str)
 
@@ -214,6 +218,18 @@ def listen_privately(path: Path) -> socket.socket:
         listener.close()
         raise
     return listener
+
+
+def _sweep(directory: Path, part: str) -> None:
+    """Remove the sockets of processes that were killed: nobody else does where nobody asks for the status."""
+    for path in directory.glob(f"{part}-*{SUFFIX}"):
+        if Path("/proc", path.stem.rpartition("-")[2]).exists():
+            continue
+        # Alive all the same if it answers: a container has process ids of its own.
+        with contextlib.suppress(OSError), socket.socket(_AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.setblocking(False)
+            if connection.connect_ex(str(path)) == errno.ECONNREFUSED:
+                path.unlink()
 
 
 def _prepare_directory(path: Path) -> None:

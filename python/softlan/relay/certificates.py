@@ -111,18 +111,16 @@ def make_dev_certificate(name: str, *, now: datetime.datetime | None = None) -> 
 def kept_dev_certificate(path: Path, name: str, *, now: datetime.datetime | None = None) -> ServerCertificate:
     """Load the dev certificate kept in `path`, so that peers' pins survive a restart; make it when needed.
 
-    It is made anew, with a log line, when the file is not there, is for another name, or has expired. Raises
+    It is made anew, with a log line, when the file is not there or is for another name. One that has expired is kept, with a
+    warning: it may be this machine's clock that is wrong, and another certificate would end every pin for good. Raises
     ConfigError when the file cannot be read or written, or holds something else; it is then left alone.
     """
     moment = _utc(now)
     if path.exists():
-        kept = load_certificate(path, path)
-        if _canonical(name) not in map(_canonical, kept.names):
-            why = f"the kept one is for {', '.join(kept.names) or 'no name'}"
-        elif kept.not_after <= moment:
-            why = "the kept one has expired"
-        else:
+        kept = load_certificate(path, path, now=moment)
+        if _canonical(name) in map(_canonical, kept.names):
             return kept
+        why = f"the kept one is for {', '.join(kept.names) or 'no name'}"
     else:
         why = "none was kept"
     made = make_dev_certificate(name, now=moment)
@@ -176,9 +174,12 @@ def load_certificate(
 def write_der(path: Path, certificate: ServerCertificate) -> None:
     """Write the server's own certificate as DER, for peers to pin; the file appears whole.
 
-    Raises ConfigError: it cannot be written.
+    One that holds it already is left alone, so that a relay that comes back needs no room on its disk. Raises ConfigError: it
+    cannot be written.
     """
     try:
+        if path.is_file() and path.read_bytes() == certificate.leaf:
+            return
         write_atomically(path, certificate.leaf)
     except OSError as error:
         raise ConfigError(f"cannot write the certificate to {path}: {error.strerror or error}") from error

@@ -411,13 +411,21 @@ def _reload(running: Relay, certificate: Any, der_out: Path | None, pins: Pins) 
         fresh = certificate()
         running.replace_certificate(fresh)
         pins.replace(fresh.pin)
-        _write_der(der_out, fresh)
     except SoftlanError as error:
         log_event(
             logger, Event.CERTIFICATE_FAILED, f"the former certificate stays in use: {error}", hint=error.hint
         )
-    else:
-        log_event(logger, Event.CERTIFICATE_LOADED, "the certificate was read again", pin=fresh.pin)
+        return
+    try:
+        _write_der(der_out, fresh)
+    except SoftlanError as error:
+        log_event(
+            logger,
+            Event.CERTIFICATE_FAILED,
+            f"the certificate that is in use now could not be written for players: {error}",
+            hint="make room, then reload again; who has the former file is refused until then",
+        )
+    log_event(logger, Event.CERTIFICATE_LOADED, "the certificate was read again", pin=fresh.pin)
 
 
 def _write_der(path: Path | None, certificate: ServerCertificate) -> None:

@@ -1,0 +1,164 @@
+"""Breaks a party in every way `softlan.lab.faults` knows, again and again, and says how soon it was back and what was left behind.
+
+    .venv/bin/python benches/faults.py [--quick] [--only NAME,...] [--scale 0.5] [--json FILE] [--write-docs]
+
+As root, or as anybody where user namespaces are allowed. Takes about half an hour; --quick some forty seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from softlan.errors import SoftlanError
+from softlan.lab.docs import machine_line, replace_between
+from softlan.lab.faults import FAULTS
+from softlan.lab.faults_of_state import private_mounts
+from softlan.lab.namespaces import ensure_namespaces
+from softlan.lab.party import usual_party
+from softlan.lab.scene import Scene, watched
+from softlan.lab.soak import Fault, Outcome, soak
+
+DOCS = Path(__file__).parents[1] / "docs" / "reliability.md"
+HEAD = (
+    "fault",
+    "cycles",
+    "back after, median",
+    "worst",
+    "later than 3 s",
+    "less the program's start: median",
+    "worst",
+    "later than 3 s",
+    "bystander's lost pings",
+    "left behind",
+    "memory a cycle",
+)
+
+
+def row(told: Mapping[str, Any]) -> tuple[str, ...]:
+    memory = told["memory"]
+    started = told["start_median_s"] is not None
+    return (
+        told["title"],
+        str(told["cycles"]),
+        f"{told['back_median_s']:.2f} s",
+        f"{told['back_worst_s']:.2f} s",
+        str(told["late"]),
+        f"{told['own_median_s']:.2f} s" if started else "-",
+        f"{told['own_worst_s']:.2f} s" if started else "-",
+        str(told["late_own"]) if started else "-",
+        f"{told['bystander_pings_lost']} of {told['bystander_pings']}" if told["bystander_pings"] else "-",
+        f"{len(told['leaks'])} things" if told["leaks"] else "nothing",
+        f"{memory['kib_per_cycle']:+.1f} KiB ({memory['part']})" if memory["cycles"] else "-",
+    )
+
+
+def table(figures: Sequence[Mapping[str, Any]]) -> str:
+    lines = [HEAD, tuple("---" for _ in HEAD), *(row(told) for told in figures)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+@contextlib.asynccontextmanager
+async def usual_scene() -> AsyncIterator[Scene]:
+    async with usual_party() as party, watched(party) as scene:
+        yield scene
+
+
+async def run(faults: list[Fault], outcomes: list[Outcome], *, quick: bool, scale: float, seed: int) -> None:
+    """Fill `outcomes`; what is in it when something fails is good."""
+
+    async def one(fault: Fault, scene: Scene) -> None:
+        cycles = fault.quick if quick else max(1, round(fault.full * scale))
+
+        def progress(outcome: Outcome) -> None:
+            sys.stderr.write(
+                f"\r{outcome.title}: {len(outcome.back)} of {cycles}, last {outcome.back[-1]:.2f} s\x1b[K"
+            )
+            sys.stderr.flush()
+
+        outcome = await soak(fault, scene, cycles, seed, progress if sys.stderr.isatty() else None)
+        print(" | ".join(row(outcome.as_json())), flush=True)
+        for words in [*outcome.leaks, *outcome.wrong, *outcome.stories]:
+            print(f"    {words}", flush=True)
+        outcomes.append(outcome)
+
+    faults = [fault for fault in faults if fault.quick or not quick]
+    shared = [fault for fault in faults if fault.scene is None and quick]
+    if shared:
+        async with usual_scene() as scene:
+            for fault in shared:
+                await one(fault, scene)
+    for fault in faults:
+        if fault not in shared:
+            async with (fault.scene or usual_scene)() as scene:
+                await one(fault, scene)
+
+
+def bad(outcomes: list[Outcome]) -> list[str]:
+    """What must not be, whatever the machine's load."""
+    found = []
+    for outcome in outcomes:
+        found += [f"{outcome.name}: {words}" for words in [*outcome.leaks, *outcome.wrong]]
+        gone = sum(math.isinf(wait) for wait in outcome.back)
+        found += [f"{outcome.name}: not back at all after {gone} cycles"] if gone else []
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="one to three cycles of each")
+    parser.add_argument(
+        "--only", default="", help="names of faults, with commas: " + ", ".join(f.name for f in FAULTS)
+    )
+    parser.add_argument("--scale", type=float, default=1.0, help="times the usual number of cycles")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    parser.add_argument("--write-docs", action="store_true", help=f"put the table into {DOCS.name}")
+    parser.add_argument(
+        "--from-json", type=Path, nargs="+", help="run nothing: take the figures of former runs"
+    )
+    told = parser.parse_args()
+    if told.from_json:
+        show(told, [fault for path in told.from_json for fault in json.loads(path.read_text())["faults"]])
+        return
+    ensure_namespaces([sys.executable, *sys.argv])
+    private_mounts()
+    wanted = set(filter(None, told.only.split(",")))
+    faults = [fault for fault in FAULTS if not wanted or fault.name in wanted]
+    start = time.monotonic()
+    outcomes: list[Outcome] = []
+    failure = ""
+    try:
+        asyncio.run(run(faults, outcomes, quick=told.quick, scale=told.scale, seed=told.seed))
+    except SoftlanError as error:
+        failure = f"error: {error}" + (f"\nhint: {error.hint}" if error.hint else "")
+    took = time.monotonic() - start
+    faulty = bad(outcomes) + ([failure] if failure else [])
+    figures = [outcome.as_json() for outcome in outcomes]
+    if told.json:
+        content = {"seconds": round(took, 1), "bad": faulty, "faults": figures}
+        told.json.write_text(json.dumps(content, indent=2) + "\n")
+    show(told, figures)
+    print(f"\n{took:.0f} s, load average at the end {os.getloadavg()[0]:.1f}")
+    sys.exit(failure or (1 if faulty else 0))
+
+
+def show(told: argparse.Namespace, figures: Sequence[Mapping[str, Any]]) -> None:
+    print(f"\n{table(figures)}")
+    if told.write_docs:
+        replace_between(DOCS, "faults", f"{table(figures)}\n\n{machine_line(told.seed)}")
+
+
+if __name__ == "__main__":
+    main()

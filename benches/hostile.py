@@ -1,0 +1,317 @@
+"""Attacks a relay with what peers that mean harm can send, and measures what that costs it and everybody else.
+
+    .venv/bin/python benches/hostile.py [--datagrams 1000000] [--rate 20000] [--only datagrams,initials,limits] [--json FILE] [--write-docs]
+
+As root, or as anybody where user namespaces are allowed; needs cargo for the attacker. Takes some six minutes. Pings are compared
+with the ones before each attack in the same run: on a machine with other work to do, look at the difference twice.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from softlan.errors import SoftlanError
+from softlan.lab import Party, census
+from softlan.lab.docs import machine_line, replace_between
+from softlan.lab.hostile import KINDS, Attacker, Watch, build_tool, limited, watching, wire_bytes
+from softlan.lab.namespaces import ensure_namespaces
+from softlan.lab.party import Client
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs" / "reliability.md"
+QUIET_S = 20.0
+LIMITS = {0.1e6: (4.0, 20.0), 1e6: (4.0, 10.0), 10e6: (4.0, 10.0), 100e6: (1.6, 10.0)}
+"""Bits a second: how many times as much is sent, and for how many seconds."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row of the table."""
+
+    figure: str
+    goal: str
+    measured: str
+    good: bool | None
+    """None: it has no goal."""
+
+
+async def party_of_two(party: Party, *relay_options: str) -> tuple[Client, Client]:
+    lan = party.add_lan("home")
+    await party.start_relay(*relay_options)
+    await party.start_gateway("gateway", lan)
+    ann = await party.start_client("ann", address="192.168.88.51")
+    ben = await party.start_client("ben", address="192.168.88.52")
+    return ann, ben
+
+
+async def quiet(watch: Watch, seconds: float = QUIET_S) -> tuple[float, float]:
+    """Pings without an attack; gives when they began and ended."""
+    await asyncio.sleep(1)
+    start = time.monotonic()
+    await asyncio.sleep(seconds)
+    return start, time.monotonic()
+
+
+def ms(seconds: float) -> str:
+    return f"{seconds * 1000:.2f} ms"
+
+
+async def datagrams(tool: Path, count: int, rate: float, figures: dict[str, Any]) -> list[Line]:
+    each = count // len(KINDS)
+    async with Party() as party:
+        ann, ben = await party_of_two(party, "--malformed-limit", "1000000")
+        relay = party.relay
+        assert relay is not None
+        bystander = await party.start_client("cat", room="OTHER", address="192.168.88.53")
+        mallory = Attacker(party, tool)
+        async with watching(relay, (ann, party.player("server")), (ben, ann)) as watch:
+            calm_start, calm_end = await quiet(watch)
+            before = max(watch.memory[-20:])
+            start = time.monotonic()
+            told, slices = [], {}
+            for kind in KINDS:
+                began = time.monotonic()
+                room = "MACS" if kind == "macs" else "PARTY1"
+                told.append(await mallory.datagrams(kind, each, rate, room=room, victim=ann))
+                seen = watch.pings(began, time.monotonic() - 0.3)
+                slices[kind] = {"p99_ms": seen.percentile(0.99) * 1000, "lost": seen.lost, "pings": seen.sent}
+                slices[kind] |= {"rss_kib": watch.memory[-1], **told[-1]}
+                print(f"    {kind}: {slices[kind]}", flush=True)
+            end = time.monotonic()
+            await asyncio.sleep(1)
+            calm, stormy = watch.pings(calm_start, calm_end), watch.pings(start, end - 0.3)
+            peak = max(watch.memory)
+        crossed = (await relay.peer_counters_in("OTHER", bystander.peer_id))["frames_sent"]
+        end_memory = census.memory_kib(relay.program.pid)
+    sent = sum(int(one["sent"]) for one in told)
+    more = (peak - before) / 1024
+    loss = stormy.lost / max(1, stormy.sent)
+    slower = stormy.percentile(0.99) - calm.percentile(0.99)
+    figures["datagrams"] = {
+        "sent": sent,
+        "seconds": end - start,
+        "memory_before_kib": before,
+        "memory_peak_kib": peak,
+        "memory_end_kib": end_memory,
+        "pings": stormy.sent,
+        "pings_lost": stormy.lost,
+        "pings_lost_before": calm.lost,
+        "pings_before": calm.sent,
+        "p50_before_ms": calm.percentile(0.5) * 1000,
+        "p50_ms": stormy.percentile(0.5) * 1000,
+        "p99_before_ms": calm.percentile(0.99) * 1000,
+        "p99_ms": stormy.percentile(0.99) * 1000,
+        "frames_across_rooms": crossed,
+        "kinds": slices,
+    }
+    what = f"{sent:,} hostile datagrams in {end - start:.0f} s"
+    return [
+        Line(f"{what}: relay's memory", "+ <= 32 MiB", f"+ {more:.1f} MiB", more <= 32),
+        Line(
+            "others' loss meanwhile",
+            "< 0.1 %",
+            f"{loss:.3%} ({stormy.lost} of {stormy.sent} pings)",
+            loss < 0.001,
+        ),
+        Line(
+            "others' p99 ping",
+            "+ <= 2 ms",
+            f"{ms(calm.percentile(0.99))} before, {ms(stormy.percentile(0.99))} meanwhile: {slower * 1000:+.2f} ms",
+            slower <= 0.002,
+        ),
+        Line("frames delivered across rooms", "0", str(crossed), crossed == 0),
+    ]
+
+
+async def ended_again_and_again(tool: Path, figures: dict[str, Any]) -> list[Line]:
+    """The usual limit of malformed datagrams: the attacker is thrown out and comes back, for ten thousand of each kind."""
+    async with Party() as party:
+        ann, ben = await party_of_two(party)
+        relay = party.relay
+        assert relay is not None
+        mallory = Attacker(party, tool)
+        async with watching(relay, (ann, party.player("server")), (ben, ann)) as watch:
+            calm_start, calm_end = await quiet(watch, 10)
+            before = max(watch.memory[-20:])
+            start = time.monotonic()
+            told = [
+                await mallory.datagrams(kind, 10_000, 20_000, victim=ann)
+                for kind in ("garbage", "empty", "foreign")
+            ]
+            end = time.monotonic()
+            await asyncio.sleep(1)
+            calm, stormy = watch.pings(calm_start, calm_end), watch.pings(start, end - 0.3)
+            more = (max(watch.memory) - before) / 1024
+    connections = sum(int(one["connections"]) for one in told)
+    figures["ended"] = {
+        "told": told,
+        "memory_more_mib": more,
+        "pings": stormy.sent,
+        "pings_lost": stormy.lost,
+    }
+    slower = stormy.percentile(0.99) - calm.percentile(0.99)
+    return [
+        Line(
+            f"thrown out {connections} times and back each time ({end - start:.0f} s): memory, loss, p99",
+            "the same",
+            f"+ {more:.1f} MiB, {stormy.lost} of {stormy.sent}, {slower * 1000:+.2f} ms",
+            more <= 32 and stormy.lost < 0.001 * stormy.sent and slower <= 0.002,
+        )
+    ]
+
+
+async def initials(tool: Path, seconds: float, rate: float, figures: dict[str, Any]) -> list[Line]:
+    async with Party() as party:
+        ann, ben = await party_of_two(party)
+        relay = party.relay
+        assert relay is not None
+        mallory = Attacker(party, tool)
+        mallory.accept_spoofed()
+        dan = party.make_client("dan")
+        async with watching(relay, (ann, party.player("server")), (ben, ann)) as watch:
+            calm_start, calm_end = await quiet(watch)
+            memory = max(watch.memory[-20:])
+            counted = wire_bytes(mallory.host)
+            flood = asyncio.create_task(mallory.initials(int(rate * seconds), rate))
+            # They are made first, then sent.
+            while not flood.done():
+                if wire_bytes(mallory.host)[0] - counted[0] > 1_000_000:
+                    break
+                await asyncio.sleep(0.02)
+            start = time.monotonic()
+            await asyncio.sleep(seconds / 3)
+            joining = time.monotonic()
+            try:
+                await dan.start()
+                joined = f"in {time.monotonic() - joining:.1f} s"
+            except SoftlanError as error:
+                joined = f"not: {str(error).splitlines()[0]}"
+            told = await flood
+            end = time.monotonic()
+            await asyncio.sleep(1)
+            calm, stormy = watch.pings(calm_start, calm_end), watch.pings(start, end - 0.3)
+            more = (max(watch.memory) - memory) / 1024
+            after = wire_bytes(mallory.host)
+    got, answered = after[0] - counted[0], after[1] - counted[1]
+    ratio = answered / got
+    slower = stormy.percentile(0.99) - calm.percentile(0.99)
+    real_rate = int(told["sent"]) / float(told["seconds"])
+    figures["initials"] = {
+        **told,
+        "rate": real_rate,
+        "bytes_to_relay": got,
+        "bytes_from_relay": answered,
+        "ratio": ratio,
+        "p99_before_ms": calm.percentile(0.99) * 1000,
+        "p99_ms": stormy.percentile(0.99) * 1000,
+        "pings": stormy.sent,
+        "pings_lost": stormy.lost,
+        "memory_more_mib": more,
+        "newcomer": joined,
+    }
+    return [
+        Line(
+            f"{real_rate:,.0f} Initials/s from spoofed sources for {end - start:.0f} s: existing peers' p99 ping",
+            "+ <= 5 ms",
+            f"{ms(calm.percentile(0.99))} before, {ms(stormy.percentile(0.99))} meanwhile: {slower * 1000:+.2f} ms",
+            slower <= 0.005,
+        ),
+        Line("bytes sent by the relay to them", "<= 3 x received", f"{ratio:.2f} x", ratio <= 3),
+        Line(
+            "existing peers' loss, relay's memory, a newcomer",
+            "-",
+            f"{stormy.lost} of {stormy.sent}, + {more:.1f} MiB, joins {joined}",
+            None,
+        ),
+    ]
+
+
+async def limits(figures: dict[str, Any]) -> list[Line]:
+    lines = []
+    figures["limits"] = []
+    for option, rates in (("total", LIMITS), ("broadcast", {1e6: LIMITS[1e6]})):
+        for rate, (times, seconds) in rates.items():
+            async with Party() as party:
+                ann, _ = await party_of_two(party, f"--limit-{option}", f"{rate / 1e6:g}mbit")
+                passed = await limited(
+                    ann,
+                    party.player("server"),
+                    rate,
+                    times=times,
+                    seconds=seconds,
+                    broadcast=option == "broadcast",
+                )
+            figures["limits"].append({"limit": option, **asdict(passed)})
+            lines.append(
+                Line(
+                    f"--limit-{option} {rate / 1e6:g} Mbit/s, {passed.offered / 1e6:.4g} Mbit/s offered",
+                    "within 5 %",
+                    f"{passed.passed / 1e6:.4g} Mbit/s ({passed.error:+.1%})",
+                    abs(passed.error) <= 0.05,
+                )
+            )
+            print(f"    {lines[-1]}", flush=True)
+    return lines
+
+
+def table(lines: list[Line]) -> str:
+    words = {True: "yes", False: "**no**", None: "-"}
+    rows = [("figure", "goal", "measured", "met"), ("---",) * 4]
+    rows += [(line.figure, line.goal, line.measured, words[line.good]) for line in lines]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+async def run(told: argparse.Namespace, tool: Path, figures: dict[str, Any]) -> list[Line]:
+    wanted = set(told.only.split(","))
+    lines: list[Line] = []
+    if "datagrams" in wanted:
+        lines += await datagrams(tool, told.datagrams, told.rate, figures)
+        lines += await ended_again_and_again(tool, figures)
+    if "initials" in wanted:
+        lines += await initials(tool, told.seconds, told.initials, figures)
+    if "limits" in wanted:
+        lines += await limits(figures)
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--datagrams", type=int, default=1_000_000, help="hostile datagrams, all kinds together"
+    )
+    parser.add_argument("--rate", type=float, default=20_000, help="of them a second")
+    parser.add_argument("--initials", type=float, default=10_000, help="Initials a second")
+    parser.add_argument("--seconds", type=float, default=12, help="of Initials")
+    parser.add_argument("--only", default="datagrams,initials,limits")
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    parser.add_argument("--write-docs", action="store_true", help=f"put the table into {DOCS.name}")
+    told = parser.parse_args()
+    ensure_namespaces([sys.executable, *sys.argv])
+    figures: dict[str, Any] = {"load_before": os.getloadavg()[0]}
+    try:
+        lines = asyncio.run(run(told, build_tool(ROOT), figures))
+    except SoftlanError as error:
+        sys.exit(f"error: {error}" + (f"\nhint: {error.hint}" if error.hint else ""))
+    print(
+        f"\n{table(lines)}\n\nload average {figures['load_before']:.1f} before, {os.getloadavg()[0]:.1f} after"
+    )
+    if told.json:
+        figures["lines"] = [asdict(line) for line in lines]
+        told.json.write_text(json.dumps(figures, indent=2) + "\n")
+    if told.write_docs:
+        replace_between(DOCS, "hostile", f"{table(lines)}\n\n{machine_line()}")
+    sys.exit(0 if all(line.good is not False for line in lines) else 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,277 @@
+"""Faults of what parts keep and go by: the relay's certificate, the wall clock, a disk that is full.
+
+The clock is a part's own: libfaketime (a preloaded library) moves CLOCK_REALTIME for one process, and its monotonic clock
+stays, as when a person or NTP sets a machine's clock. The disk is a tmpfs of a few hundred KiB that only this program and what it
+starts can see.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import glob
+import os
+import random
+import signal
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_der_private_key,
+)
+
+from softlan.relay.certificates import make_dev_certificate
+
+from .namespaces import LabError
+from .party import SERVER_NAME, Party, Relay
+from .programs import Program
+from .scene import Scene, watched
+from .soak import Strike
+
+_CLONE_NEWNS: Final = 0x0002_0000
+_MS_REC: Final = 0x4000
+_MS_PRIVATE: Final = 0x4_0000
+_MNT_DETACH: Final = 2
+_DISK: Final = "size=256k,mode=0755"
+_FAKETIME: Final = "/usr/lib/*/faketime/libfaketime.so.1"
+_FAKETIME_NOTICES_S: Final = 1.3
+"""It reads its file once a second."""
+_NEAR: Final = ("+1h", "-1h", "+12h", "-12h", "+30d", "+5y")
+"""Clocks with which a dev certificate, backdated by a day and good for ten years, is valid."""
+_FAR: Final = ("-30d", "+11y")
+
+
+# Certificate ------------------------------------------------------------------------------------------------------------
+
+
+async def certificate_rotated(scene: Scene, dice: random.Random, cycle: int) -> Strike:
+    """Another certificate at SIGHUP: whoever is there stays. Then the relay or the client starts anew and must meet the new one."""
+    relay = scene.relay
+    before = relay.certificate.read_bytes()
+    start = time.monotonic()
+    replace_certificate(relay)
+    await _hang_up(relay, "certificate.loaded")
+    await asyncio.sleep(0.5)
+    lost = sum(pinger.between(start, time.monotonic() - 0.2).lost for pinger in scene.pingers.values())
+    wrong = [f"{lost} pings were lost while the certificate was read"] if lost else []
+    if relay.certificate.read_bytes() == before:
+        wrong.append("the file for players still holds the former certificate")
+    name = ("relay", "client")[cycle % 2]
+    program = scene.parts[name].program
+    program.kill()
+    await program.wait(5)
+    over = time.monotonic()
+    return Strike(over, start_s=await scene.restart(name), wrong=wrong)
+
+
+def replace_certificate(relay: Relay) -> None:
+    """Put a new dev certificate and its key in place of the relay's kept one, as an operator would."""
+    made = make_dev_certificate(SERVER_NAME)
+    key = load_der_private_key(made.key, password=None)
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    pem += x509.load_der_x509_certificate(made.leaf).public_bytes(Encoding.PEM)
+    relay.certificate_state.write_bytes(pem)
+
+
+# Clock ------------------------------------------------------------------------------------------------------------------
+
+
+def faketime_library() -> str:
+    """Give the path of libfaketime. Raises `LabError`: it is not installed."""
+    found = glob.glob(_FAKETIME)
+    if not found:
+        raise LabError("libfaketime is not installed", hint="it is in the package faketime")
+    return found[0]
+
+
+@contextlib.asynccontextmanager
+async def clock_scene() -> AsyncIterator[Scene]:
+    """Everybody's wall clock is in a file of their own, which the faults write."""
+    library = faketime_library()
+    async with Party() as party:
+        lan = party.add_lan("home")
+        parts = [party.make_relay(), party.make_gateway("gateway", lan)]
+        parts += [party.make_client("ann").part, party.make_client("ben").part]
+        for part in parts:
+            part.environment |= {
+                "LD_PRELOAD": library,
+                "FAKETIME_TIMESTAMP_FILE": str(_clock(party, part.name)),
+                "FAKETIME_CACHE_DURATION": "1",
+                "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+            }
+            set_clock(party, part.name, "+0")
+        assert party.relay is not None
+        await party.relay.start()
+        await party.gateways["gateway"].start()
+        for number, name in enumerate(("ann", "ben"), start=51):
+            await party.clients[name].start()
+            party.clients[name].station.set_address(f"192.168.88.{number}/24")
+        async with watched(party) as scene:
+            yield scene
+
+
+def set_clock(party: Party, name: str, offset: str) -> None:
+    """Move the wall clock of a part of `clock_scene` to so much from now ("+12h", "-30d", "+0")."""
+    clock = _clock(party, name)
+    fresh = clock.with_suffix(".new")
+    fresh.write_text(f"{offset}\n", encoding="ascii")
+    fresh.replace(clock)
+
+
+def _clock(party: Party, name: str) -> Path:
+    return party.directory / f"clock-{name}"
+
+
+async def clock_jumped(scene: Scene, dice: random.Random, cycle: int) -> Strike:
+    """A part's clock jumps: nobody may notice. Then a part is killed under that clock, and where it is far off it is set right."""
+    names = {"relay": "relay", "gateway": "gateway", "client": "ann"}
+    name = list(names)[cycle % 3]
+    far = cycle % 4 == 3
+    start = time.monotonic()
+    set_clock(scene.party, names[name], dice.choice(_FAR if far else _NEAR))
+    await asyncio.sleep(_FAKETIME_NOTICES_S + 2.7)  # beyond every timeout a session has
+    lost = sum(pinger.between(start, time.monotonic() - 0.3).lost for pinger in scene.pingers.values())
+    wrong = [f"{lost} pings were lost when the {name}'s clock jumped"] if lost else []
+    victim = "relay" if far else name
+    program = scene.parts[victim].program
+    program.kill()
+    await program.wait(5)
+    over = time.monotonic()
+    await scene.restart(victim)
+    if far:
+        # Certificates look expired or not yet valid to who has that clock: it has to be set right before that one is back.
+        await asyncio.sleep(2)
+        set_clock(scene.party, names[name], "+0")
+        await asyncio.sleep(_FAKETIME_NOTICES_S)
+        over = time.monotonic()
+    else:
+        wrong += [] if await scene.back(over) < float("inf") else ["not back with a clock that is off"]
+    return Strike(over, wrong=wrong)
+
+
+# Disk -------------------------------------------------------------------------------------------------------------------
+
+
+def private_mounts() -> None:
+    """See to it that what this program mounts is seen by it and its children alone, and gone with them.
+
+    Call it before any thread is started: threads that exist keep the machine's view. Raises `OSError`.
+    """
+    libc: Any = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(_CLONE_NEWNS) != 0 or libc.mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, f"a mount namespace: {os.strerror(code)}")
+
+
+@contextlib.contextmanager
+def small_disk(path: Path) -> Iterator[None]:
+    """A file system of 256 KiB over the directory `path`; call `private_mounts` first. Raises `OSError`."""
+    libc: Any = ctypes.CDLL(None, use_errno=True)
+    if libc.mount(b"softlan-lab", os.fsencode(path), b"tmpfs", 0, _DISK.encode()) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, f"mounting a tmpfs: {os.strerror(code)}")
+    try:
+        yield
+    finally:
+        libc.umount2(os.fsencode(path), _MNT_DETACH)
+
+
+def fill(directory: Path) -> None:
+    """Fill the disk to the last byte, with one file."""
+    with contextlib.suppress(OSError), open(directory / "filling", "ab", buffering=0) as file:
+        while file.write(bytes(1024)):
+            pass
+
+
+def empty(directory: Path) -> None:
+    """Take the filling away."""
+    (directory / "filling").unlink(missing_ok=True)
+
+
+@contextlib.asynccontextmanager
+async def disk_scene() -> AsyncIterator[Scene]:
+    """All files of all parts are on one small disk."""
+    async with Party() as party:
+        with small_disk(party.directory):
+            lan = party.add_lan("home")
+            await party.start_relay()
+            await party.start_gateway("gateway", lan)
+            await party.start_client("ann", address="192.168.88.51")
+            await party.start_client("ben", address="192.168.88.52")
+            async with watched(party) as scene:
+                yield scene
+
+
+async def disk_full(scene: Scene, dice: random.Random, cycle: int) -> Strike:
+    """A part is killed and starts again while nothing can be written; newcomers are told, and leave no half files."""
+    disk = scene.party.directory
+    wrong = []
+    fill(disk)
+    try:
+        wrong += await _newcomer(scene, dice)
+        wrong += await _reload(scene)
+        name = ("relay", "gateway", "client")[cycle % 3]
+        program = scene.parts[name].program
+        program.kill()
+        await program.wait(5)
+        over = time.monotonic()
+        started = await scene.restart(name)
+        if await scene.back(over) == float("inf"):
+            wrong.append(f"{name} is not back while the disk is full")
+    finally:
+        empty(disk)
+    return Strike(over, start_s=started, wrong=wrong)
+
+
+async def _newcomer(scene: Scene, dice: random.Random) -> list[str]:
+    """A client without an identity cannot make one: it must say so, and leave nothing behind."""
+    path = scene.party.directory / f"new-{dice.getrandbits(32):x}"
+    path.mkdir()
+    identity = path / "identity.json"
+    former = scene.ann.program
+    command = list(former.command)
+    command[command.index("--identity") + 1] = str(identity)
+    newcomer = Program(scene.ann.machine, "newcomer", command, former.environment)
+    await newcomer.start()
+    status = await newcomer.wait(10)
+    said, wrong = "\n".join(newcomer.lines), []
+    if status not in (1, 2) or "No space left" not in said or "hint:" not in said or "Traceback" in said:
+        wrong.append(f"a newcomer ended with {status} and said:\n{said}")
+    if left := sorted(file.name for file in path.iterdir() if file.name != "identity.json.lock"):
+        wrong.append(f"a newcomer left {left}")
+    for file in path.iterdir():
+        file.unlink()
+    path.rmdir()
+    return wrong
+
+
+async def _reload(scene: Scene) -> list[str]:
+    """The certificate is rotated while the file for players cannot be written: it stays whole, and follows once there is room."""
+    relay, disk, wrong = scene.relay, scene.party.directory, []
+    before = relay.certificate.read_bytes()
+    empty(disk)
+    replace_certificate(relay)
+    fill(disk)
+    await _hang_up(relay, "certificate.loaded", "certificate.failed")
+    if relay.certificate.read_bytes() != before:
+        wrong.append("the file for players was damaged")
+    empty(disk)
+    await _hang_up(relay, "certificate.loaded")
+    if relay.certificate.read_bytes() == before:
+        wrong.append("the file for players did not follow")
+    fill(disk)
+    return wrong
+
+
+async def _hang_up(relay: Relay, *events: str) -> None:
+    since = relay.program.mark()
+    relay.program.send_signal(signal.SIGHUP)
+    for name in events:
+        await relay.program.event(name, since=since)

@@ -1,0 +1,163 @@
+"""Peers that mean harm, with real QUIC at speed: each thing they send has a counter, a bound, and no effect on anybody else.
+
+The measured form of this, with goals, is `benches/hostile.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from softlan.lab import Party, census
+from softlan.lab.hostile import KINDS, Attacker, build_tool, limited, watching, wire_bytes
+from softlan.lab.party import Client
+from softlan.lab.programs import Event
+
+ROOT = Path(__file__).parents[2]
+COUNT, RATE = 5000, 10_000
+MEMORY_KIB = 32 * 1024
+"""What one peer may cost the relay."""
+
+COUNTED = {
+    "garbage": "drop_malformed",
+    "empty": "drop_malformed",
+    "runt": "drop_runt",
+    "foreign": "drop_malformed",
+    "spoofed": "drop_source_foreign",
+    "incomplete": "drop_reassembly",
+    "contradictory": "drop_reassembly",
+    "oversized": "drop_jumbo",
+    "macs": "drop_no_target",
+    "broadcast": "drop_limit_broadcast",
+    "unknown": "drop_limit_unknown",
+}
+"""The counter in which each kind ends; `oversized` frames come in nine fragments each."""
+
+
+@pytest.fixture(scope="module")
+def tool() -> Path:
+    return build_tool(ROOT)
+
+
+@pytest_asyncio.fixture(loop_scope="session", scope="module")
+async def attacked() -> AsyncIterator[Party]:
+    """Ann and ben in one room with a LAN, cat in another; malformed datagrams end no connection."""
+    async with Party() as party:
+        lan = party.add_lan("home")
+        await party.start_relay("--malformed-limit", "1000000")
+        await party.start_gateway("gateway", lan)
+        for number, name in enumerate(("ann", "ben"), start=51):
+            await party.start_client(name, address=f"192.168.88.{number}")
+        await party.start_client("cat", room="OTHER", address="192.168.88.53")
+        yield party
+
+
+async def two(party: Party) -> tuple[Client, Client]:
+    ann = await party.start_client("ann", address="192.168.88.51")
+    return ann, await party.start_client("ben", address="192.168.88.52")
+
+
+def mallory(party: Party, tool: Path) -> Attacker:
+    """The attacker of a party; the same machine each time."""
+    if not hasattr(party, "mallory"):
+        party.mallory = Attacker(party, tool)
+    return party.mallory
+
+
+async def last_leave(party: Party, room: str, since: int) -> Event:
+    assert party.relay is not None
+    return await party.relay.program.event("peer.left", since=since, room=room)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_flood_is_counted_bounded_and_felt_by_nobody_else(
+    attacked: Party, tool: Path, kind: str
+) -> None:
+    relay, ann, ben = attacked.relay, attacked.client("ann"), attacked.client("ben")
+    assert relay is not None
+    assert (await ann.ping(ben, 2)).good
+    room = "MACS" if kind == "macs" else "PARTY1"
+    since, anns = relay.program.mark(), ann.program.mark()
+    async with watching(relay, (ann, attacked.player("server")), interval=0.05) as watch:
+        before = census.memory_kib(relay.program.pid)
+        told = await mallory(attacked, tool).datagrams(kind, COUNT, RATE, room=room, victim=ann)
+        left = (await last_leave(attacked, room, since)).fields
+        more = max(watch.memory) - before
+    print(f"{told}; the relay: {left}; memory {more:+} KiB")
+    assert told["sent"] == COUNT
+    assert told["connections"] == 1
+    assert more < MEMORY_KIB
+    counted = left[COUNTED[kind]]
+    if COUNTED[kind] == "drop_malformed":
+        assert counted == left["datagrams_received"], "every one of them"
+    assert counted > 10
+    assert not ann.program.found("session.lost", anns)
+    assert not ann.program.found("session.moved", anns)
+    assert (await ann.ping(attacked.player("server"), 10)).good
+    assert (await ben.ping(ann, 10)).good
+
+
+async def test_nothing_reached_the_other_room(attacked: Party, tool: Path) -> None:
+    relay, cat = attacked.relay, attacked.client("cat")
+    assert relay is not None
+    with cat.frames() as ear:
+        await mallory(attacked, tool).datagrams("broadcast", 500, RATE)
+        await mallory(attacked, tool).datagrams("foreign", 500, RATE, victim=cat)
+        heard = [frame async for frame in ear.frames(0.5) if frame[12:14] == b"\x88\xb5"]
+    assert heard == []
+    [peer] = [peer for peer in await relay.peers() if peer["room"] == "OTHER"]
+    assert peer["counters"]["frames_sent"] == 0
+
+
+async def test_who_sends_too_much_rubbish_is_thrown_out_each_time(empty_party: Party, tool: Path) -> None:
+    party = empty_party
+    relay = await party.start_relay()
+    ann, ben = await two(party)
+    before = census.memory_kib(relay.program.pid)
+    told = await mallory(party, tool).datagrams("garbage", 2000, RATE)
+    print(told)
+    assert told["connections"] > 3
+    assert "malformed" in told["last_words"]
+    assert relay.program.found("peer.misbehaved")
+    assert census.memory_kib(relay.program.pid) - before < MEMORY_KIB
+    assert (await ann.ping(ben, 10)).good
+    await asyncio.sleep(0.5)
+    assert {peer["peer_id"] for peer in await relay.peers()} == {ann.peer_id, ben.peer_id}
+
+
+async def test_first_packets_from_addresses_nobody_has(empty_party: Party, tool: Path) -> None:
+    party = empty_party
+    relay = await party.start_relay()
+    ann, ben = await two(party)
+    attacker = mallory(party, tool)
+    attacker.accept_spoofed()
+    sent, received = wire_bytes(attacker.host)
+    since, before = ann.program.mark(), census.memory_kib(relay.program.pid)
+    told = await attacker.initials(5000, 2500)
+    await asyncio.sleep(1)
+    sent, received = wire_bytes(attacker.host)[0] - sent, wire_bytes(attacker.host)[1] - received
+    more = census.memory_kib(relay.program.pid) - before
+    print(f"{told}; {sent} bytes to the relay, {received} back; memory {more:+} KiB")
+    assert told["failed"] == 0
+    assert sent > 5000 * 1200
+    assert received <= 3 * sent, "RFC 9000 section 8.1"
+    assert more < 2 * MEMORY_KIB
+    assert not ann.program.found("session.lost", since)
+    assert (await ann.ping(ben, 10)).good
+    await party.start_client("dan")
+
+
+async def test_a_limit_holds_on_the_real_path(empty_party: Party) -> None:
+    party = empty_party
+    await party.start_relay("--limit-total", "1mbit")
+    ann, ben = await two(party)
+    assert (await ann.ping(ben, 2)).good
+    passed = await limited(ann, ben, 1e6, times=4, seconds=4)
+    print(passed)
+    assert passed.passed < 1.05e6
+    # A busy machine may send less than it should: the bench judges how much less.
+    assert passed.passed > 0.5e6
