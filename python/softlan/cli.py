@@ -11,6 +11,7 @@ import msgspec
 from softlan.client.cli import client
 from softlan.gateway.cli import gateway
 from softlan.lab.cli import command as demo
+from softlan.observe.cli import capture
 from softlan.observe.counters import DROP_COUNTERS
 from softlan.observe.local import PartStatus, read_all
 from softlan.parts import reported, version_option
@@ -83,3 +84,4 @@ main.add_command(relay)
 main.add_command(gateway)
 main.add_command(client)
 main.add_command(demo)
+main.add_command(capture)

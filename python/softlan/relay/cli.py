@@ -14,6 +14,7 @@ import click
 from softlan._core import FILTER_NAMES
 from softlan.config import CONGESTION_CONTROLLERS, LISTEN, RATE, ROOM, SECONDS, Listen
 from softlan.errors import ConfigError, SoftlanError
+from softlan.observe.capture import CaptureServer, start_capture
 from softlan.observe.events import Event
 from softlan.observe.local import StatusServer
 from softlan.observe.logs import log_event
@@ -230,7 +231,10 @@ def relay(
         # Windows has no SIGHUP, and no handlers on its event loop.
         with contextlib.suppress(NotImplementedError, AttributeError):
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hangup)
-        async with StatusServer("relay", running.snapshot):
+        async with (
+            StatusServer("relay", running.snapshot),
+            CaptureServer("relay", lambda request: start_capture(running.frame_log, request)),
+        ):
             serving = asyncio.ensure_future(running.serve())
             told = asyncio.ensure_future(stopping.wait())
             try:

@@ -121,6 +121,11 @@ class Relay:
         return cls(config, endpoint)
 
     @property
+    def frame_log(self) -> FrameLog:
+        """The log of all rooms' frames."""
+        return self._frame_log
+
+    @property
     def local_address(self) -> str:
         """The bound `IP:PORT`."""
         return self._endpoint.local_address
