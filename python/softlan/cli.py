@@ -9,11 +9,13 @@ import click
 import msgspec
 
 from softlan.client.cli import client
+from softlan.errors import ConfigError
 from softlan.gateway.cli import gateway
 from softlan.lab.cli import command as demo
 from softlan.observe.cli import capture
 from softlan.observe.counters import DROP_COUNTERS
 from softlan.observe.local import PartStatus, read_all
+from softlan.observe.watch import watch
 from softlan.parts import reported, version_option
 from softlan.relay.cli import relay
 
@@ -31,9 +33,15 @@ def main() -> None:
 
 @main.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: a list with one object a running part.")
+@click.option("--live", is_flag=True, help="Stay, and show rates, peers and drops as they change.")
 @reported
-def status(*, as_json: bool) -> None:
+def status(*, as_json: bool, live: bool) -> None:
     """Show what runs on this machine, and how it does."""
+    if live:
+        if as_json:
+            raise ConfigError("--live is for people, --json for programs", hint="give one of them")
+        watch()
+        return
     parts = read_all()
     if as_json:
         click.echo(json.dumps(msgspec.to_builtins(parts), indent=2))

@@ -18,6 +18,7 @@ from softlan.observe.capture import CaptureServer, start_capture
 from softlan.observe.events import Event
 from softlan.observe.local import StatusServer
 from softlan.observe.logs import log_event
+from softlan.observe.page.options import page_options, serve_page
 from softlan.parts import frame_log_options, log_options, reported, run_part, version_option
 from softlan.relay.certificates import (
     ServerCertificate,
@@ -150,6 +151,17 @@ logger = logging.getLogger(__name__)
     default="calm",
     help="Congestion control: by delay (calm, for tunnels), or cubic, or bbr.",
 )
+@click.option(
+    "--page",
+    metavar="[HOST:]PORT",
+    help="Serve a page, /metrics and /healthz here, over HTTP; on this machine only if HOST is not given.",
+)
+@click.option(
+    "--page-token-file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The secret to be shown for the page; needed where other machines reach it.",
+)
 @frame_log_options
 @log_options
 @version_option
@@ -171,6 +183,8 @@ def relay(
     limit_broadcast: int | None,
     limit_unknown: int | None,
     limit_total: int | None,
+    page: str | None,
+    page_token_file: Path | None,
     **others: Any,
 ) -> None:
     """Run the relay: the switch in the middle of the party.
@@ -181,6 +195,7 @@ def relay(
         raise ConfigError(
             "--cert and --key belong together", hint="give both, or neither for a dev certificate"
         )
+    web = page_options(page, page_token_file)
     policy = RoomPolicy(
         max_rooms=max_rooms,
         max_peers=max_peers,
@@ -234,6 +249,7 @@ def relay(
         async with (
             StatusServer("relay", running.snapshot),
             CaptureServer("relay", lambda request: start_capture(running.frame_log, request)),
+            serve_page(web, running),
         ):
             serving = asyncio.ensure_future(running.serve())
             told = asyncio.ensure_future(stopping.wait())

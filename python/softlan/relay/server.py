@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,6 +40,7 @@ from softlan.observe.events import Event
 from softlan.observe.frames import follow_frame_log
 from softlan.observe.logs import log_event, tell_plain_socket
 from softlan.relay.certificates import ServerCertificate
+from softlan.relay.ledger import Ledger, Numbers
 from softlan.relay.rooms import Admission, Member, Rejection, RoomPolicy, Rooms
 
 __all__ = ["Relay", "RelayConfig"]
@@ -79,6 +81,7 @@ class _Peer:
     plugged: PluggedPeer
     since: float
     leave_code: Code | None = None
+    retired: bool = False
     reported: dict[str, int] = field(default_factory=dict)
 
 
@@ -93,7 +96,7 @@ class Relay:
         self._peers: dict[int, _Peer] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._frame_log = FrameLog(config.frame_log, sample=config.frame_log_sample)
-        self._last_readings: dict[int, Reading] = {}
+        self._ledger = Ledger(config.policy.allowed_rooms or ())
         self._closing = False
 
     @classmethod
@@ -180,6 +183,22 @@ class Relay:
                 }
             )
         return {"listen": self.local_address, "peer_count": self._rooms.peer_count, "rooms": rooms}
+
+    def numbers(self) -> Numbers:
+        """What metrics tell: counters by room that never go back, and how many are there now."""
+        numbers = self._ledger.open()
+        for room in self._rooms:
+            numbers.rooms[self._ledger.name(room.code)].rooms += 1
+        for peer in self._peers.values():
+            told = numbers.rooms[self._ledger.name(peer.member.room)]
+            told.roles[peer.member.role.value] += 1
+            told.rtts_s.append(peer.channel.connection.rtt)
+            told.counters.update(peer.plugged.counters())
+        return numbers
+
+    async def healthy(self) -> bool:
+        """Whether it takes new peers."""
+        return not self._closing
 
     def _peer_snapshot(self, peer: _Peer) -> dict[str, Any]:
         member, connection = peer.member, peer.channel.connection
@@ -269,6 +288,7 @@ class Relay:
 
     async def _reject(self, channel: ControlChannel, message: Reject, hello: Hello | None = None) -> None:
         connection = channel.connection
+        self._ledger.rejected[message.code] += 1
         log_event(
             logger,
             Event.HELLO_REJECTED,
@@ -318,6 +338,8 @@ class Relay:
         )
         peer = _Peer(member, channel, plugged, time.monotonic())
         self._peers[connection.id] = peer
+        self._ledger.admitted += 1
+        self._ledger.name(admission.room)
         channel.post(admission.welcome)
         for other in admission.notify:
             self._peers[other].channel.post(admission.peer_joined)
@@ -339,7 +361,7 @@ class Relay:
         """End the former connection of a peer that came back; the rooms have let go of it already."""
         assert admission.replaces is not None
         former = self._peers.pop(admission.replaces)
-        former.plugged.unplug()
+        self._unplug(former)
         former.leave_code = Code.REPLACED
         former.channel.connection.close(Code.REPLACED.number, Code.REPLACED.meaning)
         if admission.peer_left is not None:
@@ -404,10 +426,9 @@ class Relay:
 
     def _take_leave(self, peer: _Peer, code: Code) -> None:
         connection_id = peer.channel.connection.id
-        peer.plugged.unplug()
+        self._unplug(peer)
         if self._peers.get(connection_id) is peer:
             del self._peers[connection_id]
-        self._last_readings.pop(connection_id, None)
         departure = self._rooms.leave(connection_id, code)
         if departure is None:
             return
@@ -427,6 +448,13 @@ class Relay:
             log_event(
                 logger, Event.ROOM_CLOSED, f"room {departure.room} is empty and closed", room=departure.room
             )
+
+    def _unplug(self, peer: _Peer) -> None:
+        """Let no more frames go there, and keep what was counted. Once."""
+        if not peer.retired:
+            peer.retired = True
+            peer.plugged.unplug()
+            self._ledger.retire(peer.member.room, peer.plugged.counters())
 
     # Books ------------------------------------------------------------------------------------------------------------
 
@@ -453,11 +481,11 @@ class Relay:
                 before = reading
 
     def _totals(self) -> dict[str, int]:
-        totals: dict[str, int] = {}
-        for peer in self._peers.values():
-            for name, value in peer.plugged.counters().items():
-                totals[name] = totals.get(name, 0) + value
-        return totals
+        """Count since the relay started, so that a line about a minute holds what peers did that have left."""
+        totals: Counter[str] = Counter()
+        for room in self.numbers().rooms.values():
+            totals.update(room.counters)
+        return dict(totals)
 
 
 def _listen_hint(message: str) -> str | None:
