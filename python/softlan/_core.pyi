@@ -1,5 +1,6 @@
-"""The Rust core: frames, connections, rooms and ports. Nothing here blocks the GIL, and no frame passes through Python.
+"""The Rust core: frames, connections, rooms and ports. Nothing here blocks the GIL.
 
+No frame passes through Python, but for a MemoryDevice's, which is for programs that ask for them, and those of a FrameCapture.
 Durations are in seconds, sizes in bytes, rates in bits per second. Awaitables may be awaited from any asyncio loop.
 """
 
@@ -25,9 +26,11 @@ __all__ = [
     "Datagram",
     "Endpoint",
     "EthernetFrame",
+    "FrameCapture",
     "FrameLog",
     "FrameRecord",
     "Mac",
+    "MemoryDevice",
     "PacketSocket",
     "PluggedPeer",
     "Reassembler",
@@ -268,6 +271,21 @@ class FrameLog:
     def __new__(cls, mode: str = "off", *, sample: int = 100) -> FrameLog: ...
     def next_batch(self) -> Awaitable[tuple[list[FrameRecord], int]]:
         """Wait for records; give them and the number of those lost because nobody read."""
+    def capture(
+        self, *, room: str | None = None, drops_only: bool = False, snaplen: int = 9216
+    ) -> FrameCapture:
+        """Begin to keep whole frames, `snaplen` bytes of each at most, whatever the mode.
+
+        Raise CoreError of kind too-many-captures when four run already.
+        """
+
+@final
+class FrameCapture:
+    """A running capture. It keeps 4 MiB; what comes faster than it is read is counted and lost. It ends when it is let go of."""
+
+    def next_batch(self) -> Awaitable[bytes]:
+        """Wait for records and give them as bytes, laid out as rust/link/src/frame_log/capture.rs says; b"" once it is closed."""
+    def close(self) -> None: ...
 
 @final
 class PluggedPeer:
@@ -364,6 +382,25 @@ class PacketSocket:
         """Raise CoreError of kind interface-missing, interface-down, not-ethernet, no-privilege, ..."""
     def close(self) -> None: ...
 
+@final
+class MemoryDevice:
+    """A device that is no machine's: its frames are the program's. `capacity` frames wait each way at most; ValueError if out of range."""
+
+    def __new__(cls, *, capacity: int = 1024) -> MemoryDevice: ...
+    def offer(self, frame: bytes) -> bool:
+        """Hand a frame to the bridge; False if there is no place for it.
+
+        Raise ValueError for fewer than 14 or more than 9216 bytes, CoreError of kind closed after `close`.
+        """
+    def send(self, frame: bytes) -> Awaitable[None]:
+        """Wait for a place and hand the frame to the bridge; raises as `offer` does."""
+    def receive(self) -> Awaitable[list[bytes]]:
+        """Wait for frames and give all that are there, 256 at most; none once it is closed.
+
+        Frames that come while `capacity` wait are counted by the bridge (`drop_port_full`).
+        """
+    def close(self) -> None: ...
+
 if sys.platform == "win32":
     @final
     class WindowsTap:
@@ -391,9 +428,9 @@ if sys.platform == "win32":
         def close(self) -> None:
             """Close it: its link goes down, and a bridge on it ends. Blocks for 2 s at most."""
 
-    _Device: TypeAlias = TapDevice | PacketSocket | WindowsTap
+    _Device: TypeAlias = TapDevice | PacketSocket | MemoryDevice | WindowsTap
 else:
-    _Device: TypeAlias = TapDevice | PacketSocket
+    _Device: TypeAlias = TapDevice | PacketSocket | MemoryDevice
 
 @final
 class Bridge:

@@ -12,11 +12,14 @@ from softlan.client.cli import client, join
 from softlan.command import HELP_WIDTH
 from softlan.completion import completion
 from softlan.config_cli import config_group
+from softlan.errors import ConfigError
 from softlan.gateway.cli import gateway
 from softlan.invite_cli import invite
 from softlan.lab.cli import command as demo
+from softlan.observe.cli import capture
 from softlan.observe.counters import DROP_COUNTERS
 from softlan.observe.local import PartStatus, read_all
+from softlan.observe.watch import watch
 from softlan.parts import reported, version_option
 from softlan.relay.admin_cli import admin
 from softlan.relay.cli import relay
@@ -61,9 +64,15 @@ def main() -> None:
 
 @main.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: a list with one object a running part.")
+@click.option("--live", is_flag=True, help="Stay, and show rates, peers and drops as they change.")
 @reported
-def status(*, as_json: bool) -> None:
+def status(*, as_json: bool, live: bool) -> None:
     """Show what runs on this machine, and how it does."""
+    if live:
+        if as_json:
+            raise ConfigError("--live is for people, --json for programs", hint="give one of them")
+        watch()
+        return
     parts = read_all()
     if as_json:
         click.echo(json.dumps(msgspec.to_builtins(parts), indent=2))
@@ -123,6 +132,7 @@ for _command in (
     client,
     invite,
     admin,
+    capture,
     config_group({"relay": relay, "gateway": gateway, "client": client}),
     completion,
     demo,

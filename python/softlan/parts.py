@@ -22,16 +22,17 @@ import click
 from click.core import ParameterSource
 
 from softlan import __version__
-from softlan._core import WIRE_VERSION
+from softlan._core import WIRE_VERSION, FrameLog
 from softlan._core import __version__ as core_version
 from softlan.client.identity import Identity
-from softlan.client.session import Session, SessionConfig
+from softlan.client.session import RelaySession, SessionConfig
 from softlan.command import InvitedOption, invite_options, settings_file
 from softlan.config import CONGESTION_CONTROLLERS, HOST_PORT, ROOM, Congestion, HostPort, option_type
 from softlan.control.keys import RoomKey, parse_key
 from softlan.control.messages import PROTOCOL, Role
 from softlan.errors import ConfigError, SoftlanError
 from softlan.notify import Service
+from softlan.observe.capture import CaptureServer, start_capture
 from softlan.observe.counters import Change, Reading
 from softlan.observe.events import Event
 from softlan.observe.local import StatusServer
@@ -275,7 +276,8 @@ def _fail(error: SoftlanError) -> NoReturn:
 class Part(Protocol):
     """A client or gateway, as `run_session_part` sees it."""
 
-    session: Session
+    session: RelaySession
+    frame_log: FrameLog
 
     async def run(self) -> None:
         """Work until `stop`."""
@@ -340,7 +342,14 @@ def run_session_part(kind: str, make: Callable[[], Part], follow: Callable[[Part
 
         helpers = [asyncio.ensure_future(h) for h in (watch(), follow(part), _summarise(part), tell_ready())]
         try:
-            async with StatusServer(kind, lambda: _session_snapshot(part)), service:
+            async with (
+                StatusServer(kind, lambda: _session_snapshot(part)),
+                CaptureServer(
+                    kind,
+                    lambda asked: start_capture(part.frame_log, asked, only_room=part.session.config.room),
+                ),
+                service,
+            ):
                 await part.run()
         finally:
             for helper in helpers:

@@ -10,7 +10,7 @@ from typing import Any
 
 from softlan._core import Bridge, Connection, FrameLog, tap_mtu_for_datagram
 from softlan.client.adapter import Adapter
-from softlan.client.session import Session, SessionConfig
+from softlan.client.session import RelaySession, SessionConfig
 from softlan.control.messages import PeerJoined, PeerLeft, Role, Welcome
 from softlan.errors import InterfaceError
 from softlan.observe import status
@@ -41,7 +41,7 @@ class Client:
 
     def __init__(self, config: ClientConfig) -> None:
         self.config = config
-        self.session = Session(config.session, self)
+        self.session = RelaySession(config.session, self)
         self.frame_log = FrameLog(config.frame_log, sample=config.frame_log_sample)
         self._adapter: Adapter | None = None
         self._bridge: Bridge | None = None
@@ -56,7 +56,7 @@ class Client:
         return self._bridge
 
     async def run(self) -> None:
-        """Stay in the room until `stop`; see `Session.run` for what it raises, and the adapter's own errors."""
+        """Stay in the room until `stop`; see `RelaySession.run` for what it raises, and the adapter's own errors."""
         try:
             await self.session.run()
             if self._failure is not None:

@@ -56,7 +56,7 @@ from softlan.observe.counters import known_counters
 from softlan.observe.events import Event
 from softlan.observe.logs import log_event, tell_plain_socket
 
-__all__ = ["Session", "SessionConfig", "SessionHandler"]
+__all__ = ["RelaySession", "SessionConfig", "SessionHandler"]
 
 logger = logging.getLogger(__name__)
 
@@ -92,6 +92,7 @@ class SessionConfig:
 
     `trusted` is asked before each attempt, so that a renewed certificate file is read again; `pinned` says that it is the
     relay's own certificate and not the system's authorities. With `pins`, SHA-256 of public keys, certificates and the name do not matter.
+    `name` is what the relay's operator sees this peer called.
     """
 
     relay: HostPort
@@ -104,6 +105,7 @@ class SessionConfig:
     pinned: bool = True
     pins: tuple[bytes, ...] = ()
     key: RoomKey | None = None
+    name: str | None = None
     keep_alive_s: float = 0.5
     idle_timeout_s: float = 2.5
     max_udp_payload: int = 1472
@@ -138,7 +140,7 @@ class SessionHandler(Protocol):
         """The tunnel counters, for `stats`."""
 
 
-class Session:
+class RelaySession:
     """One peer's session; `run` it, `stop` it."""
 
     def __init__(self, config: SessionConfig, handler: SessionHandler) -> None:
@@ -292,7 +294,7 @@ class Session:
             resume=config.resume,
             proof=proof,
             token=None if config.key is None else config.key.token,
-            software=f"softlan/{__version__} ({platform.system().lower()})"[:64],
+            software=_software(config.name),
         )
 
     async def _connect(self) -> Connection:
@@ -581,6 +583,11 @@ _CLOSE_WORDS = {
     "reset": "the relay was restarted",
     "local": "closed here",
 }
+
+
+def _software(name: str | None) -> str:
+    ours = f"softlan/{__version__} ({platform.system().lower()})"
+    return (ours if name is None else f"{name}; {ours}")[:64]
 
 
 async def _cancel(*tasks: asyncio.Future[Any]) -> None:

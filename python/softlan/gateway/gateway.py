@@ -11,7 +11,7 @@ from typing import Any
 
 from softlan._core import Bridge, Connection, CoreError, FrameLog, Mac, PacketSocket
 from softlan.client.linux import port_error
-from softlan.client.session import Session, SessionConfig
+from softlan.client.session import RelaySession, SessionConfig
 from softlan.control.messages import PeerJoined, PeerLeft, Role, Welcome
 from softlan.errors import InterfaceError, SoftlanError, UnsupportedPlatformError
 from softlan.observe.events import Event
@@ -57,7 +57,7 @@ class Gateway:
         self._macs: dict[int, Mac] = {}
         self._failure: str | None = None
         try:
-            self.session = Session(config.session, self)
+            self.session = RelaySession(config.session, self)
         except SoftlanError:
             device.close()
             raise
@@ -77,7 +77,7 @@ class Gateway:
         return self._bridge
 
     async def run(self) -> None:
-        """Stay in the room until `stop`; see `Session.run` for what it raises."""
+        """Stay in the room until `stop`; see `RelaySession.run` for what it raises."""
         watches = [asyncio.create_task(work) for work in (self._watch_port(), self._watch_link())]
         try:
             await self.session.run()

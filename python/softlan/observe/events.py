@@ -105,8 +105,12 @@ class Event(StrEnum):
     FRAME_FORWARDED = "frame.forwarded", logging.INFO
     FRAME_DROPPED = "frame.dropped", logging.INFO
     FRAMES_UNLOGGED = "frame.unlogged", logging.WARNING
+    CAPTURE_STARTED = "capture.started", logging.INFO
+    CAPTURE_ENDED = "capture.ended", logging.INFO
     COUNTERS_SUMMARY = "counters.summary", logging.INFO
     STATUS_SOCKET = "status.socket", logging.DEBUG
+    PAGE_READY = "page.ready", logging.INFO
+    PAGE_EXPOSED = "page.exposed", logging.WARNING
     STATUS_UNAVAILABLE = "status.unavailable", logging.WARNING
     IDENTITY_MADE = "identity.made", logging.INFO
     IDENTITY_EXPOSED = "identity.exposed", logging.WARNING

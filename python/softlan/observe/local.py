@@ -2,7 +2,7 @@
 
 The sockets lie in one directory only their owner may enter; nothing secret is in a snapshot all the same. A
 part that cannot have a socket runs on without one and says so in its log: status is a convenience, never a
-reason to stop.
+reason to stop. `LocalServer` is such a socket; `capture.py` has another.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ import stat
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 
@@ -29,8 +30,11 @@ from softlan.observe.events import Event
 from softlan.observe.logs import log_event
 
 __all__ = [
+    "LocalServer",
+    "LocalSocket",
     "PartStatus",
     "StatusServer",
+    "find_sockets",
     "listen_privately",
     "read_all",
     "runtime_directories",
@@ -40,8 +44,8 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 SUFFIX = ".status"
-MAX_SNAPSHOT = 1 << 20
-"""Bytes read from one part at most."""
+MAX_SNAPSHOT = 16 << 20
+"""Bytes read from one part at most. A peer of a relay takes about 2 KB."""
 
 READ_TIMEOUT_S = 2.0
 """How long a reader waits for one part, and a part for a reader that does not read."""
@@ -96,40 +100,49 @@ def runtime_directories() -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-class StatusServer:
-    """Answers for one running part, from `start` to `close`; also an async context manager.
+@dataclass(frozen=True, slots=True)
+class LocalSocket:
+    """A socket that was found: whose it is by its name, and where."""
 
-    `snapshot` is called once a connection, on the event loop, and returns what JSON can hold.
-    """
+    part: str
+    pid: int
+    path: Path
 
-    def __init__(self, part: str, snapshot: Callable[[], Mapping[str, Any]]) -> None:
+
+class LocalServer:
+    """A part's own socket for programs of the same user, from `start` to `close`; also an async context manager."""
+
+    def __init__(self, part: str, suffix: str) -> None:
         self.path: Path | None = None
         self._part = part
-        self._snapshot = snapshot
-        self._started = time.monotonic()
+        self._suffix = suffix
         self._server: asyncio.Server | None = None
+
+    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one connection."""
+        raise NotImplementedError
 
     async def start(self) -> None:
         """Begin to answer; where that cannot be, log why and do nothing."""
         try:
             if _AF_UNIX is None:
                 raise SoftlanError("this platform has no unix sockets")
-            path = runtime_directory() / f"{self._part}-{os.getpid()}{SUFFIX}"
+            path = runtime_directory() / f"{self._part}-{os.getpid()}{self._suffix}"
             listener = listen_privately(path)
-            _sweep(path.parent, self._part)
+            _sweep(path.parent, self._part, self._suffix)
         except (SoftlanError, OSError) as error:
             log_event(
                 logger,
                 Event.STATUS_UNAVAILABLE,
-                f"`softlan status` will not see this {self._part}: {error}",
+                f"`softlan {self._suffix[1:]}` will not see this {self._part}: {error}",
                 part=self._part,
             )
             return
         if sys.platform == "win32":
             raise AssertionError("Python has no AF_UNIX there")
-        self._server = await asyncio.start_unix_server(self._answer, sock=listener)
+        self._server = await asyncio.start_unix_server(self.answer, sock=listener)
         self.path = path
-        log_event(logger, Event.STATUS_SOCKET, f"status at {path}", path=str(path))
+        log_event(logger, Event.STATUS_SOCKET, f"{self._suffix[1:]} at {path}", path=str(path))
 
     async def close(self) -> None:
         """Stop answering and take the socket away; closing twice does no harm."""
@@ -141,7 +154,7 @@ class StatusServer:
             with contextlib.suppress(OSError):
                 path.unlink()
 
-    async def __aenter__(self) -> StatusServer:
+    async def __aenter__(self) -> Self:
         """Start."""
         await self.start()
         return self
@@ -152,7 +165,20 @@ class StatusServer:
         """Close."""
         await self.close()
 
-    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+
+class StatusServer(LocalServer):
+    """Answers with a snapshot of one running part.
+
+    `snapshot` is called once a connection, on the event loop, and returns what JSON can hold.
+    """
+
+    def __init__(self, part: str, snapshot: Callable[[], Mapping[str, Any]]) -> None:
+        super().__init__(part, SUFFIX)
+        self._snapshot = snapshot
+        self._started = time.monotonic()
+
+    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Send a snapshot to whoever connects."""
         try:
             writer.write(self._encode())
             await asyncio.wait_for(writer.drain(), READ_TIMEOUT_S)
@@ -186,11 +212,23 @@ def read_all() -> list[PartStatus]:
     answers: list[PartStatus] = []
     if _AF_UNIX is None:
         return answers
-    for path in _sockets():
+    for path in _sockets(SUFFIX):
         answer = _read(path)
         if answer is not None:
             answers.append(answer)
     return sorted(answers, key=lambda answer: (answer.part, answer.pid))
+
+
+def find_sockets(suffix: str) -> list[LocalSocket]:
+    """List the sockets of one kind that this user may use, ordered by part and process id; remove those nobody answers on."""
+    found = []
+    for path in _sockets(suffix) if _AF_UNIX is not None else ():
+        part, _, pid = path.name.removesuffix(suffix).rpartition("-")
+        if part and pid.isdecimal():
+            with socket.socket(_AF_UNIX, socket.SOCK_STREAM) as connection, contextlib.suppress(OSError):
+                _connect(connection, path)
+                found.append(LocalSocket(part, int(pid), path))
+    return sorted(found, key=lambda one: (one.part, one.pid))
 
 
 def _user_id() -> int:
@@ -220,9 +258,9 @@ def listen_privately(path: Path) -> socket.socket:
     return listener
 
 
-def _sweep(directory: Path, part: str) -> None:
+def _sweep(directory: Path, part: str, suffix: str) -> None:
     """Remove the sockets of processes that were killed: nobody else does where nobody asks for the status."""
-    for path in directory.glob(f"{part}-*{SUFFIX}"):
+    for path in directory.glob(f"{part}-*{suffix}"):
         if Path("/proc", path.stem.rpartition("-")[2]).exists():
             continue
         # Alive all the same if it answers: a container has process ids of its own.
@@ -243,12 +281,25 @@ def _prepare_directory(path: Path) -> None:
         raise SoftlanError(f"{path} belongs to somebody else or is writable by others")
 
 
-def _sockets() -> Iterator[Path]:
+def _sockets(suffix: str) -> Iterator[Path]:
     for directory in runtime_directories():
         try:
-            yield from sorted(directory.glob(f"*{SUFFIX}"))
+            yield from sorted(directory.glob(f"*{suffix}"))
         except OSError:
             continue
+
+
+def _connect(connection: socket.socket, path: Path) -> None:
+    """Connect to a part's socket. Raises OSError: nobody is there; the socket is then removed."""
+    connection.settimeout(READ_TIMEOUT_S)
+    try:
+        connection.connect(str(path))
+    except OSError as error:
+        if error.errno == errno.ECONNREFUSED:
+            # Nobody has it open: its process was killed before it could take it away.
+            with contextlib.suppress(OSError):
+                path.unlink()
+        raise
 
 
 def _read(path: Path) -> PartStatus | None:
@@ -257,16 +308,11 @@ def _read(path: Path) -> PartStatus | None:
     data = bytearray()
     with socket.socket(_AF_UNIX, socket.SOCK_STREAM) as connection:
         try:
-            connection.settimeout(READ_TIMEOUT_S)
-            connection.connect(str(path))
+            _connect(connection, path)
             while len(data) <= MAX_SNAPSHOT and (piece := connection.recv(65536)):
                 data += piece
                 connection.settimeout(max(deadline - time.monotonic(), 0.001))
-        except OSError as error:
-            if error.errno == errno.ECONNREFUSED:
-                # Nobody has it open: its process was killed before it could take it away.
-                with contextlib.suppress(OSError):
-                    path.unlink()
+        except OSError:
             return None
     try:
         return msgspec.json.decode(bytes(data), type=PartStatus)

@@ -26,9 +26,11 @@ from softlan.config import (
 )
 from softlan.errors import ConfigError, SoftlanError
 from softlan.notify import Service
+from softlan.observe.capture import CaptureServer, start_capture
 from softlan.observe.events import Event
 from softlan.observe.local import StatusServer
 from softlan.observe.logs import log_event
+from softlan.observe.page.options import page_options, serve_page
 from softlan.parts import frame_log_options, log_options, reported, run_part, version_option
 from softlan.relay.access_options import AccessChoices, access_options
 from softlan.relay.admin import AdminServer, Desk, Pins
@@ -238,6 +240,17 @@ HELP_GROUPS = {
     metavar="HOST:PORT",
     help="When going down, send peers to this relay, which they must trust as they do this one.",
 )
+@click.option(
+    "--page",
+    metavar="[HOST:]PORT",
+    help="Serve a page, /metrics and /healthz here, over HTTP; on this machine only if HOST is not given.",
+)
+@click.option(
+    "--page-token-file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The secret to be shown for the page; needed where other machines reach it.",
+)
 @access_options
 @frame_log_options
 @log_options
@@ -261,6 +274,8 @@ def relay(
     limit_unknown: int | None,
     limit_total: int | None,
     access: AccessChoices,
+    page: str | None,
+    page_token_file: Path | None,
     **others: Any,
 ) -> None:
     """Run the relay: the switch in the middle of the party.
@@ -272,6 +287,7 @@ def relay(
         raise ConfigError(
             "--cert and --key belong together", hint="give both, or neither for a dev certificate"
         )
+    web = page_options(page, page_token_file)
     policy = RoomPolicy(
         max_rooms=max_rooms,
         max_peers=max_peers,
@@ -364,7 +380,13 @@ def relay(
         def snapshot() -> dict[str, Any]:
             return {**running.snapshot(), "invite": inviting.facts()}
 
-        async with StatusServer("relay", snapshot), AdminServer(Desk(running, pins)), service:
+        async with (
+            StatusServer("relay", snapshot),
+            CaptureServer("relay", lambda request: start_capture(running.frame_log, request)),
+            AdminServer(Desk(running, pins)),
+            serve_page(web, running),
+            service,
+        ):
             await _serve(running, service, stopping, drain_s)
         log_event(logger, Event.RELAY_STOPPED, "stopped")
 

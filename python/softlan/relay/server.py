@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,6 +44,7 @@ from softlan.observe.frames import follow_frame_log
 from softlan.observe.logs import log_event, tell_plain_socket
 from softlan.relay.certificates import ServerCertificate
 from softlan.relay.gate import Gate, GateLimits
+from softlan.relay.ledger import Ledger, Numbers
 from softlan.relay.notices import put_into_words
 from softlan.relay.rooms import Admission, Member, Rejection, RoomPolicy, Rooms
 from softlan.relay.rules import OPEN_RULES, Rules
@@ -106,6 +108,7 @@ class _Peer:
     plugged: PluggedPeer
     since: float
     leave_code: Code | None = None
+    retired: bool = False
     reported: dict[str, int] = field(default_factory=dict)
 
 
@@ -129,7 +132,7 @@ class Relay:
         self._peers: dict[int, _Peer] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._frame_log = FrameLog(config.frame_log, sample=config.frame_log_sample)
-        self._last_readings: dict[int, Reading] = {}
+        self._ledger = Ledger(config.policy.allowed_rooms or ())
         self._closing = False
         self._going = False
         self._everybody_left = asyncio.Event()
@@ -163,6 +166,11 @@ class Relay:
                 hint=_listen_hint(str(error.args[1])),
             ) from error
         return cls(config, endpoint, rules, state)
+
+    @property
+    def frame_log(self) -> FrameLog:
+        """The log of all rooms' frames."""
+        return self._frame_log
 
     @property
     def local_address(self) -> str:
@@ -261,6 +269,22 @@ class Relay:
             "rooms": rooms,
             **self.gate.snapshot(),
         }
+
+    def numbers(self) -> Numbers:
+        """What metrics tell: counters by room that never go back, and how many are there now."""
+        numbers = self._ledger.open()
+        for room in self._rooms:
+            numbers.rooms[self._ledger.name(room.code)].rooms += 1
+        for peer in self._peers.values():
+            told = numbers.rooms[self._ledger.name(peer.member.room)]
+            told.roles[peer.member.role.value] += 1
+            told.rtts_s.append(peer.channel.connection.rtt)
+            told.counters.update(peer.plugged.counters())
+        return numbers
+
+    async def healthy(self) -> bool:
+        """Whether it takes new peers."""
+        return not self._closing
 
     def _peer_snapshot(self, peer: _Peer) -> dict[str, Any]:
         member, connection = peer.member, peer.channel.connection
@@ -380,6 +404,7 @@ class Relay:
     async def _reject(self, channel: ControlChannel, message: Reject, hello: Hello | None = None) -> None:
         connection = channel.connection
         self.gate.turned_away[message.code] += 1
+        self._ledger.rejected[message.code] += 1
         log_event(
             logger,
             Event.HELLO_REJECTED,
@@ -431,6 +456,8 @@ class Relay:
         )
         peer = _Peer(member, channel, plugged, time.monotonic())
         self._peers[connection.id] = peer
+        self._ledger.admitted += 1
+        self._ledger.name(admission.room)
         channel.post(admission.welcome)
         for other in admission.notify:
             self._peers[other].channel.post(admission.peer_joined)
@@ -452,7 +479,7 @@ class Relay:
         """End the former connection of a peer that came back; the rooms have let go of it already."""
         assert admission.replaces is not None
         former = self._peers.pop(admission.replaces)
-        former.plugged.unplug()
+        self._unplug(former)
         former.leave_code = Code.REPLACED
         former.channel.connection.close(Code.REPLACED.number, Code.REPLACED.meaning)
         if admission.peer_left is not None:
@@ -529,12 +556,11 @@ class Relay:
 
     def _take_leave(self, peer: _Peer, code: Code) -> None:
         connection_id = peer.channel.connection.id
-        peer.plugged.unplug()
+        self._unplug(peer)
         if self._peers.get(connection_id) is peer:
             del self._peers[connection_id]
         if not self._peers:
             self._everybody_left.set()
-        self._last_readings.pop(connection_id, None)
         departure = self._rooms.leave(connection_id, code)
         if departure is None:
             return
@@ -556,6 +582,13 @@ class Relay:
             log_event(
                 logger, Event.ROOM_CLOSED, f"room {departure.room} is empty and closed", room=departure.room
             )
+
+    def _unplug(self, peer: _Peer) -> None:
+        """Let no more frames go there, and keep what was counted. Once."""
+        if not peer.retired:
+            peer.retired = True
+            peer.plugged.unplug()
+            self._ledger.retire(peer.member.room, peer.plugged.counters())
 
     # What the switches tell -------------------------------------------------------------------------------------------
 
@@ -606,7 +639,7 @@ class Relay:
         if peer is None or peer.leave_code is not None:
             return
         peer.leave_code = code
-        peer.plugged.unplug()
+        self._unplug(peer)
         self.gate.turned_away[code] += 1
         peer.channel.post(Disconnect(code=code, reason=reason))
         self._spawn(self._show_out(peer, code, reason))
@@ -640,11 +673,11 @@ class Relay:
                 before = reading
 
     def _totals(self) -> dict[str, int]:
-        totals: dict[str, int] = {}
-        for peer in self._peers.values():
-            for name, value in peer.plugged.counters().items():
-                totals[name] = totals.get(name, 0) + value
-        return totals
+        """Count since the relay started, so that a line about a minute holds what peers did that have left."""
+        totals: Counter[str] = Counter()
+        for room in self.numbers().rooms.values():
+            totals.update(room.counters)
+        return dict(totals)
 
 
 def _times(limit: int | None, factor: int) -> int | None:

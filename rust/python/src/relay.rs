@@ -6,7 +6,7 @@ use std::sync::Arc;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 use pyo3_async_runtimes::tokio::future_into_py;
-use softlan_link::frame_log::FrameAction;
+use softlan_link::frame_log::{Capture, CaptureFilter, FrameAction};
 use softlan_link::{FrameLog, FrameLogMode, FrameRecord, PeerOptions, PluggedPeer, Room};
 use softlan_switch::{Filters, Limits, Rate, Role, Settings, SwitchEvent};
 use softlan_wire::PeerId;
@@ -18,6 +18,7 @@ use crate::frames::PyMac;
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<PyFrameLog>()?;
     module.add_class::<PyFrameRecord>()?;
+    module.add_class::<PyFrameCapture>()?;
     module.add_class::<PyRoom>()?;
     module.add_class::<PyRoomEvent>()?;
     module.add_class::<PyPluggedPeer>()?;
@@ -56,6 +57,27 @@ impl PyFrameLog {
             let (records, lost) = log.next_batch().await;
             Ok((records.into_iter().map(PyFrameRecord).collect::<Vec<_>>(), lost))
         })
+    }
+
+    #[pyo3(signature = (*, room=None, drops_only=false, snaplen=9216))]
+    fn capture(&self, room: Option<String>, drops_only: bool, snaplen: usize) -> PyResult<PyFrameCapture> {
+        let capture = self.0.capture(CaptureFilter { room, drops_only, snaplen });
+        capture.map(|c| PyFrameCapture(Arc::new(c))).map_err(|error| core_error("too-many-captures", error))
+    }
+}
+
+#[pyclass(name = "FrameCapture", frozen, module = "softlan._core")]
+pub struct PyFrameCapture(Arc<Capture>);
+
+#[pymethods]
+impl PyFrameCapture {
+    fn next_batch<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let capture = self.0.clone();
+        future_into_py(py, async move { Ok(capture.next_batch().await) })
+    }
+
+    fn close(&self) {
+        self.0.close();
     }
 }
 

@@ -49,16 +49,18 @@ impl PyPacketSocket {
     fn close(&self) {}
 }
 
-/// Whatever Python gives: no device of this system can be bridged.
+/// A device in Python's hands: none of this system can be bridged, but frames of the program's own can.
 #[cfg(not(windows))]
 #[derive(FromPyObject)]
-#[pyo3(transparent)]
-pub struct Device<'py>(#[expect(dead_code, reason = "nothing here takes it")] Bound<'py, PyAny>);
+pub enum Device<'py> {
+    Memory(PyRef<'py, super::memory::PyMemoryDevice>),
+}
 
 #[cfg(not(windows))]
 impl Device<'_> {
-    /// Always an error.
+    /// The device's port.
     pub fn into_port(self) -> PyResult<softlan_port::AnyPort> {
-        unsupported("carrying frames of a network adapter")
+        let Self::Memory(memory) = self;
+        memory.port()
     }
 }

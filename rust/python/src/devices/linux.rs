@@ -1,30 +1,16 @@
 //! Linux: virtual adapters of `/dev/net/tun`, and existing interfaces through AF_PACKET.
 
-use std::sync::{Mutex, PoisonError};
-
 use pyo3::prelude::*;
 use softlan_port::{AnyPort, PacketOptions, PacketSocket, TapDevice};
 
-use crate::convert::{core_error, port_error};
+use super::Held;
+use super::memory::PyMemoryDevice;
+use crate::convert::port_error;
 use crate::frames::PyMac;
 
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<PyTapDevice>()?;
     module.add_class::<PyPacketSocket>()
-}
-
-/// A device until a bridge takes it.
-struct Held<T>(Mutex<Option<T>>);
-
-impl<T> Held<T> {
-    fn new(device: T) -> Self {
-        Self(Mutex::new(Some(device)))
-    }
-
-    fn take(&self) -> PyResult<T> {
-        let taken = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
-        taken.ok_or_else(|| core_error("taken", "a bridge has this device already, or it is closed"))
-    }
 }
 
 #[pyclass(name = "TapDevice", frozen, module = "softlan._core")]
@@ -75,6 +61,7 @@ impl PyPacketSocket {
 pub enum Device<'py> {
     Tap(PyRef<'py, PyTapDevice>),
     Packet(PyRef<'py, PyPacketSocket>),
+    Memory(PyRef<'py, PyMemoryDevice>),
 }
 
 impl Device<'_> {
@@ -83,6 +70,7 @@ impl Device<'_> {
         match self {
             Self::Tap(tap) => tap.device.take()?.into_port().map(AnyPort::Tap),
             Self::Packet(packet) => packet.0.take()?.into_port().map(AnyPort::Packet),
+            Self::Memory(memory) => return memory.port(),
         }
         .map_err(port_error)
     }

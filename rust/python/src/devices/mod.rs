@@ -1,11 +1,16 @@
 //! What a bridge takes, for each system: the classes Python sees, and the ports they become.
 
+use std::sync::{Mutex, PoisonError};
+
 use pyo3::prelude::*;
+
+use crate::convert::core_error;
 
 #[cfg(not(target_os = "linux"))]
 mod elsewhere;
 #[cfg(target_os = "linux")]
 mod linux;
+mod memory;
 #[cfg(windows)]
 mod windows;
 
@@ -23,5 +28,19 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     elsewhere::register(module)?;
     #[cfg(windows)]
     windows::register(module)?;
-    Ok(())
+    memory::register(module)
+}
+
+/// A device until a bridge takes it.
+struct Held<T>(Mutex<Option<T>>);
+
+impl<T> Held<T> {
+    fn new(device: T) -> Self {
+        Self(Mutex::new(Some(device)))
+    }
+
+    fn take(&self) -> PyResult<T> {
+        let taken = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        taken.ok_or_else(|| core_error("taken", "a bridge has this device already, or it is closed"))
+    }
 }

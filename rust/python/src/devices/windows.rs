@@ -6,6 +6,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use softlan_port::{AnyPort, WindowsTap, WindowsTapOptions};
 
+use super::memory::PyMemoryDevice;
 use crate::convert::port_error;
 
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
@@ -53,12 +54,15 @@ impl PyWindowsTap {
 #[derive(FromPyObject)]
 pub enum Device<'py> {
     Tap(PyRef<'py, PyWindowsTap>),
+    Memory(PyRef<'py, PyMemoryDevice>),
 }
 
 impl Device<'_> {
     /// The device's port. The adapter stays Python's as well: it can be asked while it is bridged.
     pub fn into_port(self) -> PyResult<AnyPort> {
-        let Self::Tap(tap) = self;
-        tap.0.port().map(AnyPort::WindowsTap).map_err(port_error)
+        match self {
+            Self::Tap(tap) => tap.0.port().map(AnyPort::WindowsTap).map_err(port_error),
+            Self::Memory(memory) => memory.port(),
+        }
     }
 }

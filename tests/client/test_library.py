@@ -1,0 +1,213 @@
+"""`softlan.client.Session`: a room for programs, over loopback and without any rights."""
+
+import asyncio
+import contextlib
+
+import pytest
+
+from softlan._core import Mac
+from softlan.client import Session
+from softlan.control.codes import Code
+from softlan.control.messages import Disconnect, Role
+from softlan.errors import ConfigError, RejectedError, SoftlanError, TrustError
+from softlan.relay.certificates import make_dev_certificate
+from softlan.relay.rooms import RoomPolicy
+from softlan.relay.server import Relay, RelayConfig
+
+NAME = "relay.test"
+CERTIFICATE = make_dev_certificate(NAME)
+BROADCAST = b"\xff" * 6
+
+
+@contextlib.asynccontextmanager
+async def relay_at(listen="127.0.0.1:0", **policy):
+    relay = Relay.start(RelayConfig(listen=listen, policy=RoomPolicy(**policy)), CERTIFICATE)
+    serving = asyncio.create_task(relay.serve())
+    try:
+        yield relay
+    finally:
+        await relay.close()
+        serving.cancel()
+        await asyncio.gather(serving, return_exceptions=True)
+
+
+@pytest.fixture
+async def relay():
+    async with relay_at() as made:
+        yield made
+
+
+def join(relay, **changes):
+    usual = {
+        "relay": relay.local_address,
+        "room": "room1",
+        "certificate": CERTIFICATE.chain[0],
+        "server_name": NAME,
+    }
+    return Session.join(**{**usual, **changes})
+
+
+def frame(session, *, to=BROADCAST, payload=b"hello", length=60):
+    return (to + bytes(session.mac) + b"\x88\xb5" + payload).ljust(length, b"\0")
+
+
+async def until(condition):
+    for _ in range(1000):
+        if condition():
+            return
+        await asyncio.sleep(0.01)
+    pytest.fail("it did not come about within 10 s")
+
+
+async def first(session):
+    async with asyncio.timeout(10):
+        return await anext(session.frames())
+
+
+async def test_frames_go_to_the_others_and_not_back(relay):
+    async with join(relay) as ann, join(relay) as ben, join(relay, room="elsewhere") as far:
+        await until(lambda: len(ann.peers) == 1)
+        assert ann.room == "ROOM1"
+        assert [(peer.role, peer.mac) for peer in ann.peers] == [(Role.CLIENT, ben.mac)]
+        assert ben.peers[0].peer_id == ann.peer_id
+        assert ben.peers[0].mac == ann.mac
+        assert far.peers == ()
+        sent = frame(ann)
+        await ann.send(sent)
+        assert await first(ben) == sent
+        answer = frame(ben, to=bytes(ann.mac), payload=b"hello yourself")
+        await ben.send(answer)
+        assert await first(ann) == answer
+        assert ann.counters()["frames_received"] == 1
+        assert far.counters()["frames_received"] == 0
+
+
+async def test_frames_longer_than_a_datagram_arrive_whole(relay):
+    async with join(relay) as ann, join(relay) as ben:
+        await until(lambda: ann.peers)
+        assert 1280 <= ann.mtu <= 1500
+        long = frame(ann, length=9000)
+        with contextlib.suppress(TimeoutError):
+            await ann.send(long)
+            assert ben.counters()["drop_jumbo"] == 0
+        whole = frame(ann, length=1514)
+        await ann.send(whole)
+        assert await first(ben) == whole
+
+
+async def test_who_leaves_is_seen_to_leave(relay):
+    async with join(relay) as ann:
+        async with join(relay):
+            await until(lambda: len(ann.peers) == 1)
+        await until(lambda: not ann.peers)
+
+
+async def test_frames_end_when_the_session_is_left(relay):
+    async with join(relay) as ann:
+        reading = asyncio.create_task(anext(ann.frames(), None))
+        await asyncio.sleep(0)
+        await ann.leave()
+        assert await reading is None
+        with pytest.raises(SoftlanError, match="ended"):
+            await ann.send(frame(ann))
+    assert not ann.connected
+
+
+async def test_what_nobody_reads_is_counted(relay):
+    async with join(relay) as ann, join(relay, queue=4) as ben:
+        await until(lambda: ann.peers)
+        for _ in range(20):
+            await ann.send(frame(ann, to=bytes(ben.mac)))
+        await until(lambda: ben.counters()["frames_received"] == 20)
+        await until(lambda: ben.lost == 16)
+        assert len(await anext(ben.batches())) == 4
+
+
+async def test_a_full_queue_is_waited_for(relay):
+    async with join(relay, queue=1) as ann, join(relay) as ben:
+        await until(lambda: ann.peers)
+        for _ in range(200):
+            await ann.send(frame(ann, to=bytes(ben.mac)))
+        await until(lambda: ann.counters()["frames_sent"] == 200)
+
+
+@pytest.mark.parametrize("length", [13, 9217])
+async def test_what_is_no_frame_is_refused(relay, length):
+    async with join(relay) as ann:
+        with pytest.raises(ValueError, match=str(length)):
+            await ann.send(bytes(length))
+
+
+async def test_refusals_say_why():
+    async with relay_at(allowed_rooms=frozenset({"OTHER"})) as relay:
+        with pytest.raises(RejectedError):
+            async with join(relay):
+                pass
+        with pytest.raises(TrustError):
+            async with join(relay, room="other", certificate=make_dev_certificate(NAME).chain[0]):
+                pass
+
+
+async def test_a_session_that_is_thrown_out_says_so(relay):
+    async with join(relay) as ann:
+        reading = asyncio.create_task(anext(ann.frames()))
+        await until(lambda: relay._peers)
+        for peer in relay._peers.values():
+            peer.channel.post(Disconnect(code=Code.KICKED, reason="be nice"))
+        with pytest.raises(RejectedError, match="be nice"):
+            await reading
+        with pytest.raises(RejectedError):
+            await ann.send(frame(ann))
+
+
+async def test_it_comes_back_to_a_restarted_relay():
+    async with relay_at() as former:
+        address = former.local_address
+        session = join(former)
+        await session.__aenter__()
+    del former  # whoever has the endpoint has its socket
+    try:
+        await until(lambda: not session.connected)
+        await session.send(frame(session))  # as on any LAN whose cable is out
+        async with relay_at(address) as relay, join(relay) as ben:
+            await until(lambda: ben.peers)
+            await ben.send(frame(ben))
+            assert (await first(session))[6:12] == bytes(ben.mac)
+    finally:
+        await session.leave()
+
+
+async def test_the_operator_sees_its_name(relay):
+    async with join(relay, name="echo bot", mac="02:00:00:00:00:07") as bot:
+        (room,) = relay.snapshot()["rooms"]
+        (peer,) = room["peers"]
+        assert peer["software"].startswith("echo bot; softlan/")
+        assert bot.mac == Mac("02:00:00:00:00:07")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"relay": "nowhere"},
+        {"room": "no room"},
+        {"mac": "01:00:5e:00:00:01"},
+        {"certificate": "/nonexistent/relay.der"},
+        {"name": "x" * 33},
+        {"name": "line\nbreak"},
+        {"queue": 0},
+    ],
+)
+def test_arguments_that_make_no_sense(wrong):
+    usual = {"relay": "127.0.0.1:1", "room": "R", "certificate": b"x"}
+    with pytest.raises(ConfigError):
+        Session.join(**{**usual, **wrong})
+
+
+async def test_a_session_is_entered_once(relay):
+    session = join(relay)
+    with pytest.raises(RuntimeError):
+        await session.send(b"\0" * 60)
+    async with session:
+        pass
+    with pytest.raises(RuntimeError, match="once"):
+        await session.__aenter__()
