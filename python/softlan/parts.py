@@ -359,7 +359,7 @@ def run_session_part(kind: str, make: Callable[[], Part], follow: Callable[[Part
     run_part(main)
 
 
-def _status_line(session: Session) -> str:
+def _status_line(session: RelaySession) -> str:
     if session.connection is None:
         return f"trying to reach {session.relay}"
     return f"in room {session.config.room} of {session.relay}, {session.connection.rtt * 1000:.0f} ms away"

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import RelayProcess, connected, running_relay
 from interop_keys import prove
 from interop_peer import Peer, hello_of
+from interop_relay import RelayProcess, connected, running_relay
 
 ANN, BEN, CAT = "02:00:00:00:00:0a", "02:00:00:00:00:0b", "02:00:00:00:00:0c"
 ROOMS = """

@@ -1,6 +1,7 @@
 """`python -m softlan.gateway`."""
 
 from softlan.gateway.cli import gateway
+from softlan.program import run_program
 
 if __name__ == "__main__":
-    gateway(prog_name="python -m softlan.gateway", auto_envvar_prefix="SOFTLAN_GATEWAY")
+    run_program(gateway, prog_name="python -m softlan.gateway", auto_envvar_prefix="SOFTLAN_GATEWAY")
