@@ -27,7 +27,8 @@ const ACCEPT_BACKLOG: usize = 1024;
 #[derive(Debug)]
 pub struct Endpoint {
     engine: Arc<Engine>,
-    socket: Arc<UdpIo>,
+    local_address: SocketAddr,
+    plain_because: Option<String>,
     transport: Arc<TransportConfig>,
     max_udp_payload: u16,
     accepted: Mutex<mpsc::Receiver<Arc<Link>>>,
@@ -76,15 +77,18 @@ impl Endpoint {
         let connections = server.is_some().then_some(connections);
         let socket = {
             let _context = plane.handle().enter();
-            Arc::new(UdpIo::bind(local, settings.udp)?)
+            UdpIo::bind(local, settings.udp)?
         };
+        let local_address = socket.local_address()?;
+        let plain_because = socket.plain_because().map(str::to_owned);
         let server = server.map(Arc::new);
         let proto = quinn_proto::Endpoint::new(Arc::new(config), server, !socket.may_fragment(), None);
         let engine = Engine::new(proto);
-        plane.handle().spawn(Driver::new(engine.clone(), socket.clone(), connections).run());
+        plane.handle().spawn(Driver::new(engine.clone(), socket, connections).run());
         Ok(Self {
             engine,
-            socket,
+            local_address,
+            plain_because,
             transport,
             max_udp_payload: settings.max_udp_payload,
             accepted: Mutex::new(accepted),
@@ -98,16 +102,13 @@ impl Endpoint {
     }
 
     /// The bound address.
-    ///
-    /// # Errors
-    /// [`LinkError::Io`] when the socket is gone.
-    pub fn local_address(&self) -> Result<SocketAddr, LinkError> {
-        Ok(self.socket.local_address()?)
+    pub fn local_address(&self) -> SocketAddr {
+        self.local_address
     }
 
     /// Why the socket is a plain one, without ECN and offloads; `None` when it is not.
     pub fn plain_because(&self) -> Option<&str> {
-        self.socket.plain_because()
+        self.plain_because.as_deref()
     }
 
     /// Uses another certificate for connections from now on; the present ones stay.
@@ -141,7 +142,7 @@ impl Endpoint {
         let (crypto, verdict) = tls::client_config(trust)?;
         let mut config = ClientConfig::new(Arc::new(crypto));
         config.transport_config(self.transport.clone());
-        let address = match (address, self.local_address()?) {
+        let address = match (address, self.local_address) {
             // An IPv6 socket reaches IPv4 by mapped addresses (RFC 4291 section 2.5.5.2).
             (SocketAddr::V4(v4), SocketAddr::V6(_)) => {
                 SocketAddr::from((v4.ip().to_ipv6_mapped(), v4.port()))

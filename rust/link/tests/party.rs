@@ -71,7 +71,7 @@ impl Relay {
         let settings =
             TransportSettings { keep_alive: Some(Duration::from_millis(500)), ..Default::default() };
         let endpoint = Endpoint::client(SocketAddr::from(([127, 0, 0, 1], 0)), &settings).unwrap();
-        let address = self.endpoint.local_address().unwrap();
+        let address = self.endpoint.local_address();
         let (near, far) = tokio::join!(
             endpoint.connect(address, NAME, Trust::Roots(std::slice::from_ref(&self.certificate)), PATIENCE),
             self.endpoint.accept()
@@ -195,7 +195,7 @@ async fn a_bridge_outlives_its_connection() {
     until(|| bridge.counters().drops(DropReason::NotConnected) == 1).await;
 
     ann.plugged.unplug();
-    let address = relay.endpoint.local_address().unwrap();
+    let address = relay.endpoint.local_address();
     let (near, far) = tokio::join!(
         ann.endpoint.connect(address, NAME, Trust::Roots(std::slice::from_ref(&relay.certificate)), PATIENCE),
         relay.endpoint.accept()
@@ -243,7 +243,7 @@ async fn the_control_stream_lives_while_data_saturates() {
 #[tokio::test]
 async fn trust_failures_say_what_is_wrong() {
     let relay = Relay::start();
-    let address = relay.endpoint.local_address().unwrap();
+    let address = relay.endpoint.local_address();
     let endpoint =
         Endpoint::client(SocketAddr::from(([127, 0, 0, 1], 0)), &TransportSettings::default()).unwrap();
     let stranger = rcgen::generate_simple_self_signed(vec![NAME.into()]).unwrap().cert.der().to_vec();
@@ -284,7 +284,7 @@ async fn rooms_do_not_hear_each_other() {
     let elsewhere = Room::new("OTHER", Settings::default(), Arc::new(FrameLog::new(FrameLogMode::Off)));
     let settings = TransportSettings { keep_alive: Some(Duration::from_millis(500)), ..Default::default() };
     let endpoint = Endpoint::client(SocketAddr::from(([127, 0, 0, 1], 0)), &settings).unwrap();
-    let address = relay.endpoint.local_address().unwrap();
+    let address = relay.endpoint.local_address();
     let (near, far) = tokio::join!(
         endpoint.connect(address, NAME, Trust::Roots(std::slice::from_ref(&relay.certificate)), PATIENCE),
         relay.endpoint.accept()
@@ -309,7 +309,7 @@ async fn rooms_do_not_hear_each_other() {
 #[tokio::test]
 async fn a_pin_stands_in_for_name_and_chain() {
     let relay = Relay::start();
-    let address = relay.endpoint.local_address().unwrap();
+    let address = relay.endpoint.local_address();
     let endpoint =
         Endpoint::client(SocketAddr::from(([127, 0, 0, 1], 0)), &TransportSettings::default()).unwrap();
     let key = rustls::pki_types::CertificateDer::from(relay.certificate.as_slice());

@@ -76,8 +76,8 @@ impl PyEndpoint {
     }
 
     #[getter]
-    fn local_address(&self) -> PyResult<String> {
-        self.0.local_address().map(|address| address.to_string()).map_err(link_error)
+    fn local_address(&self) -> String {
+        self.0.local_address().to_string()
     }
 
     #[getter]

@@ -36,7 +36,7 @@ const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 /// An endpoint's loop and what only it needs.
 pub(crate) struct Driver {
     engine: Arc<Engine>,
-    socket: Arc<UdpIo>,
+    socket: UdpIo,
     /// Where finished handshakes of peers go; `None` on an endpoint that accepts nobody.
     accepted: Option<mpsc::Sender<Arc<Link>>>,
     /// Handshakes of peers under way, by handle, and when they are given up.
@@ -58,11 +58,7 @@ pub(crate) struct Driver {
 }
 
 impl Driver {
-    pub(crate) fn new(
-        engine: Arc<Engine>,
-        socket: Arc<UdpIo>,
-        accepted: Option<mpsc::Sender<Arc<Link>>>,
-    ) -> Self {
+    pub(crate) fn new(engine: Arc<Engine>, socket: UdpIo, accepted: Option<mpsc::Sender<Arc<Link>>>) -> Self {
         let intake = Intake::new(&socket);
         Self {
             engine,

@@ -63,7 +63,7 @@ async fn connected(local: &str, near: UdpKind, far: UdpKind) -> (Endpoint, Endpo
     let chain = vec![certificate.clone()];
     let server = Endpoint::server(local, chain, &key.signing_key.serialize_der(), &settings(far)).unwrap();
     let client = Endpoint::client(local, &settings(near)).unwrap();
-    let address = server.local_address().unwrap();
+    let address = server.local_address();
     let (near, far) = tokio::join!(
         client.connect(address, NAME, Trust::Roots(std::slice::from_ref(&certificate)), PATIENCE),
         server.accept()
