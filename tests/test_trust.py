@@ -9,7 +9,13 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from softlan.errors import ConfigError
 from softlan.relay.certificates import make_dev_certificate
-from softlan.trust import load_trusted_certificates, spki_sha256, system_trusted_certificates
+from softlan.trust import (
+    load_trusted_certificates,
+    parse_pin,
+    public_key_pin,
+    spki_sha256,
+    system_trusted_certificates,
+)
 
 
 def pem(der):
@@ -87,3 +93,18 @@ def test_authorities_in_a_directory_are_found(tmp_path, monkeypatch, one):
 def test_every_system_authority_is_a_certificate():
     for der in system_trusted_certificates():
         x509.load_der_x509_certificate(der)
+
+
+def test_pins_read_back_in_either_form():
+    made = make_dev_certificate("relay.example")
+    digest = bytes.fromhex(spki_sha256(made.leaf))
+    assert made.pin == public_key_pin(made.leaf)
+    assert len(made.pin) == 43
+    assert parse_pin(made.pin) == parse_pin(made.pin + "=") == digest
+    assert parse_pin(digest.hex()) == parse_pin(digest.hex(":").upper()) == digest
+
+
+@pytest.mark.parametrize("text", ["", "A" * 42, "A" * 44, "g" * 64, "a" * 63, "+" * 43])
+def test_what_is_no_pin(text):
+    with pytest.raises(ConfigError, match="not a pin"):
+        parse_pin(text)
