@@ -19,6 +19,7 @@ from softlan.lab import Party, Player, usual_party
 from softlan.lab.testing import go_on_in_namespaces, must_have_all
 
 sys.path.append(str(Path(__file__).parents[1] / "interop"))
+sys.path.append(str(Path(__file__).parents[1] / "observe"))
 
 _HERE = Path(__file__).parent
 _refused = pytest.StashKey[str]()

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from browser import open_browser
+
 from softlan.lab import Party, Program
 from softlan.lab.packets import BROADCAST, ethernet, mac_bytes
 from softlan.lab.party import ROOM, Part
@@ -198,3 +200,74 @@ async def test_nothing_to_capture_from(party: Party, tmp_path: Path) -> None:
     await lonely.start()
     assert await lonely.wait(10) == 1
     assert "nothing of softlan is running here" in lonely.tail()
+
+
+def asking(url: str, *options: str) -> tuple[str, ...]:
+    """Ask for a page on the machine this is run on."""
+    script = (
+        "import sys, urllib.request as web\n"
+        "headers = dict(option.split(': ', 1) for option in sys.argv[2:])\n"
+        "print(web.urlopen(web.Request(sys.argv[1], headers=headers), timeout=10).read().decode())"
+    )
+    return (sys.executable, "-c", script, url, *options)
+
+
+async def test_the_page_and_the_metrics_of_a_real_relay(
+    empty_party: Party, tool: Any, needs: Callable[[str], None], tmp_path: Path
+) -> None:
+    """The numbers a browser shows and Prometheus reads are the counters `softlan status` tells."""
+    needs("chromium")
+    party = empty_party
+    relay = await party.start_relay("--page", "8080")
+    ready = await relay.program.event("page.ready")
+    assert ready.fields["address"] == "127.0.0.1:8080"
+    ann = await party.start_client("ann", address="192.168.88.51")
+    ben = await party.start_client("ben", address="192.168.88.52")
+    await tool(ann, "ping", "-c", "20", "-i", "0.05", "-q", ben.address)
+    with ann.frames() as port:
+        for _ in range(7):
+            port.send(ethernet(BROADCAST, mac_bytes("02:00:00:00:00:99"), 0x88B5, b"no".ljust(46)))
+
+    def seen() -> tuple[list[str], str, list[str]]:
+        with open_browser(relay.host.call) as browser:
+            browser.look("http://127.0.0.1:8080/", width=375, height=812)
+            browser.until("document.querySelectorAll('#room-list > li').length === 1")
+            browser.ask("document.querySelector('#room-list details').open = true")
+            browser.until("document.querySelectorAll('.inside tbody tr').length === 2")
+            macs = browser.ask("[...document.querySelectorAll('.inside .mac')].map((e) => e.textContent)")
+            dropped = browser.ask("document.querySelector('.inside tbody tr td:last-child').textContent")
+            return macs, dropped, browser.problems
+
+    macs, dropped, problems = await asyncio.to_thread(seen)
+    assert macs == [ann.mac.hex(":"), ben.mac.hex(":")]
+    assert problems == []
+    counted = await relay.peer_counters(ann.peer_id)
+    assert counted["drop_source_foreign"] == 7
+    assert int(dropped) == sum(value for name, value in counted.items() if name.startswith("drop_"))
+
+    # Counters go on when a peer leaves.
+    await ben.part.stop()
+    await relay.program.event("peer.left")
+    told = await asyncio.to_thread(relay.host.run, *asking("http://127.0.0.1:8080/metrics"))
+    metrics = dict(line.rsplit(" ", 1) for line in told.splitlines() if line.startswith("softlan_"))
+    assert float(metrics[f'softlan_frames_dropped_total{{reason="source-foreign",room="{ROOM}"}}']) == 7
+    assert float(metrics[f'softlan_peers{{role="client",room="{ROOM}"}}']) == 1
+    assert float(metrics[f'softlan_frames_received_total{{room="{ROOM}"}}']) >= 40
+    assert float(metrics["softlan_admissions_total"]) == 2
+    assert (await asyncio.to_thread(relay.host.run, *asking("http://127.0.0.1:8080/healthz"))).strip() == "ok"
+    assert await relay.stop() == 0
+
+
+async def test_a_page_for_other_machines_asks_for_a_token(empty_party: Party, tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("a-token-of-twenty-five-ch\n")
+    token.chmod(0o600)
+    relay = await empty_party.start_relay("--page", "203.0.113.1:8080", "--page-token-file", str(token))
+    await relay.program.event("page.exposed")
+    elsewhere, url = empty_party.machine("operator"), "http://203.0.113.1:8080/metrics"
+    refused = await asyncio.to_thread(lambda: elsewhere.run(*asking(url), check=False))
+    assert "softlan_rooms" not in refused
+    bearer = "Authorization: Bearer a-token-of-twenty-five-ch"
+    assert "softlan_rooms 0.0" in await asyncio.to_thread(elsewhere.run, *asking(url, bearer))
+    assert "a-token-of" not in relay.program.tail(1000)
+    assert await relay.stop() == 0

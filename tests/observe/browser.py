@@ -10,6 +10,7 @@ import select
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +20,13 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
+_PLACE = """
+import fcntl, os, sys
+reading, writing = (fcntl.fcntl(int(fd), fcntl.F_DUPFD, 100) for fd in sys.argv[1:3])
+os.dup2(reading, 3)
+os.dup2(writing, 4)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
 _KEYS = {"Tab": 9, "Enter": 13, "Escape": 27, " ": 32}
 
 
@@ -134,11 +142,12 @@ def open_browser(call: Callable[[Callable[[], T]], T] = lambda work: work()) -> 
     ours_in, from_browser = os.pipe()
     with tempfile.TemporaryDirectory(prefix="softlan-browser-", ignore_cleanup_errors=True) as profile:
         options = "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking"
-        command = f'exec "$0" {options} --disable-component-update --user-data-dir="$1" --remote-debugging-pipe about:blank'
-        shell = ["sh", "-c", f"{command} 3<&{to_browser} 4>&{from_browser}", program, profile]
+        command = [program, *options.split(), "--disable-component-update", f"--user-data-dir={profile}"]
+        command += ["--remote-debugging-pipe", "about:blank"]
+        placed = [sys.executable, "-I", "-S", "-c", _PLACE, str(to_browser), str(from_browser), *command]
         process = call(
             lambda: subprocess.Popen(
-                shell,
+                placed,
                 pass_fds=(to_browser, from_browser),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,

@@ -63,6 +63,9 @@ _REJECT_LINGER_S = 1.0
 """How long a rejected peer has to take its reject before the connection is closed."""
 
 
+_HEALTHY_WITHIN_S = 1.0
+"""How soon a data plane that is well does an errand, however busy it is."""
+
 GATEWAY_STORM = 4
 """A LAN says more than a player: hundreds of machines look for names and addresses."""
 
@@ -283,8 +286,8 @@ class Relay:
         return numbers
 
     async def healthy(self) -> bool:
-        """Whether it takes new peers."""
-        return not self._closing
+        """Whether it takes new peers, and its data plane does its work."""
+        return not (self._closing or self._going) and await self.answers(_HEALTHY_WITHIN_S)
 
     def _peer_snapshot(self, peer: _Peer) -> dict[str, Any]:
         member, connection = peer.member, peer.channel.connection

@@ -42,13 +42,12 @@ class PageServer:
             loop="none",
             interface="asgi3",
             log_config=None,
-            log_level="warning",
+            log_level="error",  # a request that makes no sense is no news: anybody can send them
             access_log=False,
             proxy_headers=False,
             server_header=False,
             limit_concurrency=_CONNECTIONS,
             timeout_keep_alive=10,
-            timeout_graceful_shutdown=0,
             h11_max_incomplete_event_size=_HEAD_SIZE,
         )
         self._server = _Server(config)
@@ -62,6 +61,7 @@ class PageServer:
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind((host, port))
+            listener.listen(_CONNECTIONS)
             listener.setblocking(False)
         except OSError as error:
             listener.close()

@@ -158,7 +158,7 @@ function showPeers(room, told) {
   if (!room.body) {
     const inside = make("div", "inside"), table = make("table"), head = table.createTHead().insertRow();
     room.caption = table.createCaption();
-    for (const name of ["Peer", "RTT", "In", "Out", "Dropped"]) {
+    for (const name of ["Peer", "RTT", "In", "Out", "Drops"]) {
       const cell = make("th", "", name);
       cell.scope = "col";
       head.append(cell);

@@ -1,0 +1,231 @@
+"""The page's application, without a browser: who may look, what is answered, and what is never said."""
+
+import asyncio
+import contextlib
+import json
+import socket
+
+import httpx
+import pytest
+from synthetic import Synthetic
+
+from softlan.config import HostPort
+from softlan.errors import ConfigError, SoftlanError
+from softlan.observe.page.app import make_app
+from softlan.observe.page.gate import COOKIE, Gate
+from softlan.observe.page.options import PageOptions, page_options, parse_page_address, read_token
+from softlan.observe.page.sampler import Sampler
+from softlan.observe.page.server import PageServer
+
+TOKEN = "a-token-of-twenty-five-ch"
+BEARER = {"authorization": f"Bearer {TOKEN}"}
+
+
+def client(token=None, source=None, host="localhost:8080"):
+    source = source or Synthetic(rooms=3, peers=9)
+    app = make_app(source, Sampler(source.snapshot), token)
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=f"http://{host}")
+
+
+async def test_what_there_is():
+    async with client() as web:
+        kinds = {
+            "/": "text/html",
+            "/page.css": "text/css",
+            "/page.js": "text/javascript",
+            "/icon.svg": "image/svg+xml",
+            "/api/state": "application/json",
+            "/api/history": "application/json",
+            "/metrics": "text/plain",
+            "/healthz": "text/plain",
+        }
+        for path, kind in kinds.items():
+            answer = await web.get(path)
+            assert answer.status_code == 200, path
+            assert answer.headers["content-type"].startswith(kind)
+            policy = answer.headers["content-security-policy"]
+            assert policy.startswith("default-src 'none'")
+            assert "unsafe" not in policy
+            assert answer.headers["x-content-type-options"] == "nosniff"
+            assert answer.headers["cache-control"] == "no-store"
+        state = (await web.get("/api/state")).json()
+        assert (state["peer_count"], len(state["rooms"])) == (9, 3)
+        assert (await web.get("/healthz")).text == "ok\n"
+
+
+async def test_nothing_else():
+    async with client() as web:
+        assert (await web.get("/static/../app.py")).status_code == 404
+        assert (await web.get("/etc/passwd")).status_code == 404
+        for method in ("POST", "PUT", "DELETE", "PATCH"):
+            assert (await web.request(method, "/api/state")).status_code == 405
+
+
+async def test_no_address_of_a_player_is_told():
+    source = Synthetic(rooms=2, peers=6)
+    addresses = [
+        peer["address"].split(":")[0] for room in source.snapshot()["rooms"] for peer in room["peers"]
+    ]
+    async with client(source=source) as web:
+        for path in ("/", "/api/state", "/api/history", "/metrics"):
+            text = (await web.get(path)).text
+            assert not any(address in text for address in addresses)
+
+
+async def test_a_relay_that_does_not_serve_is_not_well():
+    class Closing(Synthetic):
+        async def healthy(self):
+            return False
+
+    async with client(source=Closing(1, 1)) as web:
+        assert (await web.get("/healthz")).status_code == 503
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example:8080", "[::2]:1", ""]
+)
+async def test_a_foreign_name_gets_nothing(host):
+    async with client() as web:
+        answer = await web.get("/api/state", headers={"host": host})
+        assert answer.status_code == 421
+        assert "rooms" not in answer.text
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:1", "127.0.0.1:8080", "127.3.2.1", "[::1]:8080"])
+async def test_this_machines_names_do(host):
+    async with client() as web:
+        assert (await web.get("/api/state", headers={"host": host})).status_code == 200
+
+
+async def test_a_token_guards_everything_but_health():
+    async with client(TOKEN, host="relay.example.org") as web:
+        for path in ("/api/state", "/api/history", "/metrics"):
+            for headers in (
+                {},
+                {"authorization": "Bearer wrong"},
+                {"authorization": TOKEN},
+                {"cookie": f"{COOKIE}={TOKEN}"},
+            ):
+                answer = await web.get(path, headers=headers)
+                assert answer.status_code == 401
+                assert answer.headers["www-authenticate"] == "Bearer"
+            assert (await web.get(path, headers=BEARER)).status_code == 200
+        assert (await web.get("/healthz")).status_code == 200
+        assert (await web.get("/")).headers["location"] == "/login"
+
+
+async def test_a_browser_shows_the_token_once(monkeypatch):
+    monkeypatch.setattr("softlan.observe.page.app._WRONG_TOKEN_S", 0.0)
+    async with client(TOKEN, host="relay.example.org") as web:
+        assert "Token" in (await web.get("/login")).text
+        wrong = await web.post("/login", data={"token": "wrong"})
+        assert (wrong.status_code, "not the token" in wrong.text) == (403, True)
+        assert "set-cookie" not in wrong.headers
+        right = await web.post("/login", data={"token": TOKEN})
+        assert (right.status_code, right.headers["location"]) == (303, "/")
+        cookie = right.headers["set-cookie"]
+        assert TOKEN not in cookie
+        assert "httponly" in cookie.lower()
+        assert "samesite=strict" in cookie.lower()
+        assert (await web.get("/api/state")).status_code == 200
+        assert (await web.get("/login")).status_code == 303
+
+
+async def test_a_form_without_end_is_not_read():
+    async with client(TOKEN) as web:
+        assert (await web.post("/login", content=b"token=" + b"x" * 100_000)).status_code == 413
+        assert (await web.post("/login", content=b"\xff\xfe&&&=====")).status_code in (403, 413)
+
+
+def test_another_relays_cookie_is_worth_nothing():
+    assert not Gate(TOKEN).admits({}, {COOKIE: Gate(TOKEN).cookie})
+
+
+def test_addresses():
+    assert parse_page_address("8080") == HostPort("127.0.0.1", 8080)
+    assert parse_page_address("localhost:80") == HostPort("127.0.0.1", 80)
+    assert parse_page_address("[::1]:80") == HostPort("::1", 80)
+    assert parse_page_address("192.0.2.1:80") == HostPort("192.0.2.1", 80)
+    for wrong in ("8080/udp", "", "relay.example.org:80", "70000", "::1:80"):
+        with pytest.raises(ConfigError):
+            parse_page_address(wrong)
+
+
+def test_other_machines_need_a_token(tmp_path):
+    assert page_options(None, None) is None
+    with pytest.raises(ConfigError, match="open to everybody"):
+        page_options("192.0.2.1:8080", None)
+    with pytest.raises(ConfigError, match="for the page"):
+        page_options(None, tmp_path / "token")
+    file = tmp_path / "token"
+    file.write_text(TOKEN + "\n")
+    file.chmod(0o600)
+    assert page_options("0.0.0.0:8080", file) == PageOptions(HostPort("0.0.0.0", 8080), TOKEN)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"short\n", b"two lines of token\nof which one is too many", b"\xff" * 20, b"x" * 600]
+)
+def test_tokens_that_are_none(tmp_path, content):
+    file = tmp_path / "token"
+    file.write_bytes(content)
+    with pytest.raises(ConfigError) as refusal:
+        read_token(file)
+    assert "urandom" in refusal.value.hint
+
+
+def test_a_token_others_can_read_is_told_of(tmp_path, caplog):
+    file = tmp_path / "token"
+    file.write_text(TOKEN)
+    file.chmod(0o644)
+    assert read_token(file) == TOKEN
+    assert [record.event.value for record in caplog.records] == ["page.exposed"]
+    assert TOKEN not in caplog.text
+
+
+async def test_the_server_bounds_what_it_takes(monkeypatch):
+    monkeypatch.setattr("softlan.observe.page.server._CONNECTIONS", 4)
+    monkeypatch.setattr("softlan.observe.page.server._FIRST_REQUEST_S", 0.3)
+    options = PageOptions(HostPort("127.0.0.1", 0), None)
+    async with PageServer(options, Synthetic(2, 4)) as server, httpx.AsyncClient() as web:
+        base = f"http://{server.address}"
+        assert (await web.get(f"{base}/healthz")).status_code == 200
+        # Refused, or hung up on before the refusal could be read.
+        with contextlib.suppress(httpx.TransportError):
+            long = await web.get(f"{base}/healthz", headers={"x": "y" * 100_000})
+            assert long.status_code in (400, 431)
+        with contextlib.ExitStack() as stack:
+            silent = [
+                stack.enter_context(socket.create_connection((server.address.host, server.address.port)))
+                for _ in range(8)
+            ]
+            for one in silent:
+                one.setblocking(False)
+            # Those that say nothing are hung up on, and then there is a place again.
+            for _ in range(200):
+                await asyncio.sleep(0.05)
+                with contextlib.suppress(httpx.TransportError):
+                    answer = await web.get(f"{base}/healthz", timeout=2)
+                    if answer.status_code == 200:
+                        break
+                    assert answer.status_code == 503
+            else:
+                pytest.fail("it never served again")
+
+
+async def test_an_address_that_is_taken_is_said():
+    options = PageOptions(HostPort("127.0.0.1", 0), None)
+    async with PageServer(options, Synthetic(1, 1)) as first:
+        with pytest.raises(SoftlanError, match="cannot serve the page"):
+            async with PageServer(PageOptions(first.address, None), Synthetic(1, 1)):
+                pass
+
+
+async def test_what_is_sampled_is_what_was_fed():
+    source = Synthetic(2, 5)
+    sampler = Sampler(source.snapshot)
+    sampler.sample()
+    state, history = json.loads(sampler.state), json.loads(sampler.history())
+    assert state["peer_count"] == 5
+    assert len(history["points"]) == 2
+    assert set(history["rooms"]) == set(source.rooms)
