@@ -19,6 +19,10 @@ const FLOWS: usize = 128;
 const QUANTUM: i64 = 1522;
 /// Memory a queued datagram costs beyond its bytes; without it, a flood of tiny frames would hold far more than it counts.
 const OVERHEAD: usize = 64;
+/// Behind so many bytes a small datagram waits long enough to be worth a copy, below so many bytes: as it came, it holds on to the 64 KiB that
+/// arrived with it, and a peer that is slow to take a flood of them would hold on to hundreds of megabytes.
+const LONG_QUEUE: usize = 16 * 1024;
+const SMALL: usize = 512;
 /// Datagrams dropped at once from the fattest flow when there is no room, so that finding it is paid for.
 const BATCH_DROP: usize = 16;
 
@@ -94,6 +98,8 @@ impl EgressQueue {
         let frame = datagram.get(HEADER_LEN..).unwrap_or_default();
         let at = (self.hash.of(frame) % FLOWS as u64) as u8;
         let flow = &mut self.flows[usize::from(at)];
+        let is_to_copy = self.bytes > LONG_QUEUE && datagram.len() < SMALL;
+        let datagram = if is_to_copy { Bytes::copy_from_slice(&datagram) } else { datagram };
         self.bytes += cost(&datagram);
         flow.bytes += cost(&datagram);
         flow.waiting.push_back(Waiting { datagram, since: now });

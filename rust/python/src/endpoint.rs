@@ -246,8 +246,9 @@ impl PyConnection {
         })
     }
 
-    fn close(&self, code: u32, reason: &str) {
-        self.0.close(code, reason);
+    fn close(&self, py: Python<'_>, code: u32, reason: &str) {
+        // The data plane may be at work on the connection just now.
+        py.detach(|| self.0.close(code, reason));
     }
 
     fn closed<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {

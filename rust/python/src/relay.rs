@@ -248,7 +248,8 @@ impl PyPluggedPeer {
         counters(self.0.counters())
     }
 
-    fn unplug(&self) {
-        self.0.unplug();
+    fn unplug(&self, py: Python<'_>) {
+        // The data plane may be at work on the peer's frames just now.
+        py.detach(|| self.0.unplug());
     }
 }
