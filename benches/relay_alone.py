@@ -343,7 +343,7 @@ def table(rows: Sequence[Figures], aes_gbit: float) -> str:
 
 def goal_table(judged: Sequence[Goal]) -> str:
     words = {True: "yes", False: "no", None: "not measured"}
-    lines = ["| relay alone, goal of issue 5 | goal | measured | met |", "|---|---|---|---|"]
+    lines = ["| relay alone, goal | goal | measured | met |", "|---|---|---|---|"]
     for goal in judged:
         measured = "" if goal.measured is None else f"{goal.measured:.2f} {goal.unit}"
         sign = "<=" if goal.at_most else ">="
