@@ -123,7 +123,7 @@ def test_a_window_of_the_live_view(terminal, tmp_path):
 def test_without_colours(terminal):
     plain = terminal(f"NO_COLOR=1 {LIVE}")
     plain.until(lambda lines: any("200 peers in 30 rooms" in line for line in lines))
-    coloured = terminal(LIVE)
+    coloured = terminal(f"env -u NO_COLOR {LIVE}")
     coloured.until(lambda lines: any("200 peers in 30 rooms" in line for line in lines))
     red, green = "\x1b[31m", "\x1b[32m"
     assert not any(code in line for code in (red, green) for line in plain.screen(codes=True))
