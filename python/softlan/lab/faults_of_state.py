@@ -144,16 +144,16 @@ async def clock_jumped(scene: Scene, dice: random.Random, cycle: int) -> Strike:
     program.kill()
     await program.wait(5)
     over = time.monotonic()
-    await scene.restart(victim)
+    started: float | None = await scene.restart(victim)
     if far:
         # Certificates look expired or not yet valid to who has that clock: it has to be set right before that one is back.
         await asyncio.sleep(2)
         set_clock(scene.party, names[name], "+0")
         await asyncio.sleep(_FAKETIME_NOTICES_S)
-        over = time.monotonic()
+        over, started = time.monotonic(), None
     else:
         wrong += [] if await scene.back(over) < float("inf") else ["not back with a clock that is off"]
-    return Strike(over, wrong=wrong)
+    return Strike(over, start_s=started, wrong=wrong)
 
 
 # Disk -------------------------------------------------------------------------------------------------------------------
@@ -240,7 +240,7 @@ async def _newcomer(scene: Scene, dice: random.Random) -> list[str]:
     command[command.index("--identity") + 1] = str(identity)
     newcomer = Program(scene.ann.machine, "newcomer", command, former.environment)
     await newcomer.start()
-    status = await newcomer.wait(10)
+    status = await newcomer.wait(90)
     said, wrong = "\n".join(newcomer.lines), []
     if status not in (1, 2) or "No space left" not in said or "hint:" not in said or "Traceback" in said:
         wrong.append(f"a newcomer ended with {status} and said:\n{said}")

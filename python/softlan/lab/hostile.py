@@ -79,7 +79,11 @@ class Watch:
 
     def pings(self, start: float, end: float) -> Stretch:
         """Give all pings of a stretch together."""
-        stretches = [pinger.between(start, end) for pinger in self.pingers]
+        return self.pooled([(start, end)])
+
+    def pooled(self, times: Sequence[tuple[float, float]]) -> Stretch:
+        """Give all pings of several stretches together."""
+        stretches = [pinger.between(start, end) for pinger in self.pingers for start, end in times]
         trips = sorted(trip for stretch in stretches for trip in stretch.trips)
         return Stretch(sum(stretch.sent for stretch in stretches), tuple(trips))
 
