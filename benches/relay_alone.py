@@ -131,7 +131,9 @@ def relay(cores: Cores, options: Sequence[str]) -> Iterator[Relay]:
         log, certificate = Path(directory, "log"), Path(directory, "relay.der")
         command = [sys.executable, "-m", "softlan.relay", "--listen", "127.0.0.1:0", "--log-format", "json"]
         command += ["--dev-cert-der-out", str(certificate), "--max-peers-per-room", "1000"]
-        command += ["--limit-broadcast", "off", "--limit-unknown", "off", *options]
+        command += ["--limit-storm", "off", "--limit-broadcast", "off", "--limit-unknown", "off"]
+        # All peers of the load have one address.
+        command += ["--max-connections-per-address", "1000", "--hellos-per-address", "1000", *options]
         environment = {**os.environ, "SOFTLAN_RUNTIME_DIR": directory}
         with (
             log.open("w") as stderr,
