@@ -222,8 +222,8 @@ impl Link {
     /// Waits until `look` finds something. It is called at once, and again whenever something has changed.
     pub(crate) async fn wait_for<T>(&self, mut look: impl FnMut(&mut State) -> Option<T>) -> T {
         loop {
-            let mut changed = std::pin::pin!(self.changed.notified());
-            changed.as_mut().enable();
+            // From here on a notification of all waiters is not missed, polled or not.
+            let changed = self.changed.notified();
             if let Some(found) = look(&mut self.state()) {
                 return found;
             }
