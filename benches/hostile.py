@@ -1,8 +1,10 @@
 """Attacks a relay with what peers that mean harm can send, and measures what that costs it and everybody else.
 
     .venv/bin/python benches/hostile.py [--datagrams 1000000] [--rate 20000] [--only datagrams,initials,limits] [--json FILE] [--write-docs]
+    .venv/bin/python benches/hostile.py --from-json FILE ... --write-docs
 
-As root, or as anybody where user namespaces are allowed; needs cargo for the attacker. Takes some six minutes. Pings are compared
+As root, or as anybody where user namespaces are allowed; needs cargo for the attacker. Takes some six minutes, or `--only` a part of
+it at a time, of which `--from-json` then makes one table. Pings are compared
 with the ones between the attacks of the same run: on a machine with other work to do, look at the difference twice.
 """
 
@@ -15,6 +17,7 @@ import os
 import statistics
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -225,6 +228,7 @@ async def initials(tool: Path, seconds: float, rate: float, figures: dict[str, A
             )
             more = (max(watch.memory) - memory) / 1024
             after = wire_bytes(mallory.host)
+            became = (await relay.status())["handshakes"]
     got, answered = after[0] - counted[0], after[1] - counted[1]
     ratio = answered / got
     slower = stormy.percentile(0.99) - calm.percentile(0.99)
@@ -241,6 +245,7 @@ async def initials(tool: Path, seconds: float, rate: float, figures: dict[str, A
         "pings_lost": stormy.lost,
         "memory_more_mib": more,
         "newcomer": joined,
+        "handshakes": became,
     }
     return [
         Line(
@@ -254,6 +259,12 @@ async def initials(tool: Path, seconds: float, rate: float, figures: dict[str, A
             "existing peers' loss, relay's memory, a newcomer",
             "-",
             f"{stormy.lost} of {stormy.sent}, + {more:.1f} MiB, joins {joined}",
+            None,
+        ),
+        Line(
+            "what became of the Initials: Retry, a handshake begun, dropped unread",
+            "-",
+            f"{became['retries']:,}, {became['begun']:,}, {became['dropped']:,}",
             None,
         ),
     ]
@@ -294,6 +305,11 @@ def table(lines: list[Line]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
+def known(files: Sequence[Path]) -> list[Line]:
+    """Give the lines of former runs, in the order of the files."""
+    return [Line(**line) for file in files for line in json.loads(file.read_text())["lines"]]
+
+
 async def run(told: argparse.Namespace, tool: Path, figures: dict[str, Any]) -> list[Line]:
     wanted = set(told.only.split(","))
     lines: list[Line] = []
@@ -318,13 +334,19 @@ def main() -> None:
     parser.add_argument("--initials", type=float, default=10_000, help="Initials a second")
     parser.add_argument("--seconds", type=float, default=12, help="of Initials")
     parser.add_argument("--only", default="datagrams,initials,limits")
+    parser.add_argument(
+        "--from-json", type=Path, nargs="+", help="run nothing: take the figures of former runs"
+    )
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     parser.add_argument("--write-docs", action="store_true", help=f"put the table into {DOCS.name}")
     told = parser.parse_args()
-    ensure_namespaces([sys.executable, *sys.argv])
     figures: dict[str, Any] = {"load_before": os.getloadavg()[0]}
     try:
-        lines = asyncio.run(run(told, build_tool(ROOT), figures))
+        if told.from_json:
+            lines = known(told.from_json)
+        else:
+            ensure_namespaces([sys.executable, *sys.argv])
+            lines = asyncio.run(run(told, build_tool(ROOT), figures))
     except SoftlanError as error:
         sys.exit(f"error: {error}" + (f"\nhint: {error.hint}" if error.hint else ""))
     print(

@@ -96,6 +96,14 @@ def _print_relay(status: dict[str, Any]) -> None:
     click.echo(f"  listens on {status.get('listen')}, {status.get('peer_count')} peers")
     if away := status.get("turned_away"):
         click.echo("  turned away: " + ", ".join(f"{code} {count}" for code, count in away.items()))
+    strangers = {
+        name: count
+        for name, count in status.get("handshakes", {}).items()
+        if count and name not in ("begun", "unfinished")
+    }
+    if strangers:
+        told = ", ".join(f"{name} {count}" for name, count in sorted(strangers.items()))
+        click.echo(f"  first packets: {told}")
     for room in status.get("rooms", []):
         gateway = "with gateway" if room["gateway"] else "no gateway"
         click.echo(f"  room {room['code']}: MTU {room['tap_mtu']}, {gateway}")

@@ -23,7 +23,7 @@ def values(family, *labels):
 
 def one_room(**counters):
     room = RoomNumbers(1, Counter(client=2), [0.01, 0.03, 0.02], Counter(counters))
-    return Numbers({"A": room}, 5, {Code.ROOM_FULL: 2})
+    return Numbers({"A": room}, 5, {Code.ROOM_FULL: 2}, {"retries": 7, "unfinished": 3})
 
 
 def test_the_counters_of_the_core_are_all_there():
@@ -54,6 +54,8 @@ def test_peers_and_refusals():
     assert values(told["softlan_rooms"]) == {(): 1}
     assert values(told["softlan_admissions"]) == {(): 5}
     assert values(told["softlan_rejections"], "code")[(Code.ROOM_FULL.value,)] == 2
+    assert values(told["softlan_handshakes"], "outcome") == {("retries",): 7}
+    assert values(told["softlan_handshakes_unfinished"]) == {(): 3}
     assert values(told["softlan_rtt_median_seconds"], "room") == {("A",): 0.02}
     assert values(told["softlan_rtt_max_seconds"], "room") == {("A",): 0.03}
 
@@ -67,6 +69,7 @@ def test_no_peer_is_named_and_labels_are_few():
         "role",
         "reason",
         "code",
+        "outcome",
         "version",
     }
     assert len(samples) < 30 * (8 + 2 + 2 + len(DROP_REASONS)) + 60

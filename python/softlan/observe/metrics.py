@@ -71,6 +71,19 @@ class _RelayCollector(Collector):
             ["code"],
             [((code.value,), numbers.rejected.get(code, 0)) for code in Code],
         )
+        handshakes = numbers.handshakes
+        yield _counter(
+            "softlan_handshakes",
+            "First packets of peers, by what became of them (docs/operations.md).",
+            ["outcome"],
+            [((name,), count) for name, count in sorted(handshakes.items()) if name != "unfinished"],
+        )
+        yield _gauge(
+            "softlan_handshakes_unfinished",
+            "Handshakes of peers under way.",
+            [],
+            [((), handshakes.get("unfinished", 0))],
+        )
         for name in COUNTER_NAMES:
             if name not in DROP_COUNTERS:
                 yield _counter(

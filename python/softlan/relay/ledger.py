@@ -32,11 +32,13 @@ class RoomNumbers:
 
 @dataclass(slots=True)
 class Numbers:
-    """All there is to measure of a relay, by room name; `admitted` and `rejected` are since it started."""
+    """All there is to measure of a relay, by room name; `admitted`, `rejected` and `handshakes` are since it started."""
 
     rooms: dict[str, RoomNumbers]
     admitted: int
     rejected: Mapping[Code, int]
+    handshakes: Mapping[str, int] = field(default_factory=dict)
+    """What became of peers' first packets (`Endpoint.handshakes`)."""
 
 
 class Ledger:
@@ -62,7 +64,7 @@ class Ledger:
         """Keep the counters of a peer that has left."""
         self._gone[self.name(room)].update(counters)
 
-    def open(self) -> Numbers:
-        """Give the numbers of what has gone, for those of what is there to be added."""
+    def open(self, handshakes: Mapping[str, int] | None = None) -> Numbers:
+        """Give the numbers of what has gone, for those of what is there to be added; and what the endpoint counts."""
         rooms = {name: RoomNumbers(counters=counters.copy()) for name, counters in self._gone.items()}
-        return Numbers(rooms, self.admitted, dict(self.rejected))
+        return Numbers(rooms, self.admitted, dict(self.rejected), handshakes or {})

@@ -270,12 +270,13 @@ class Relay:
             "listen": self.local_address,
             "peer_count": self._rooms.peer_count,
             "rooms": rooms,
+            "handshakes": self._endpoint.handshakes(),
             **self.gate.snapshot(),
         }
 
     def numbers(self) -> Numbers:
         """What metrics tell: counters by room that never go back, and how many are there now."""
-        numbers = self._ledger.open()
+        numbers = self._ledger.open(self._endpoint.handshakes())
         for room in self._rooms:
             numbers.rooms[self._ledger.name(room.code)].rooms += 1
         for peer in self._peers.values():

@@ -1,18 +1,22 @@
 //! A UDP socket that speaks QUIC: the relay's, which accepts, and the joining side's, which connects.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use quinn_proto::crypto::rustls::QuicServerConfig;
-use quinn_proto::{ClientConfig, EndpointConfig, ServerConfig, TransportConfig, VarInt};
+use quinn_proto::{
+    ClientConfig, EndpointConfig, HashedConnectionIdGenerator, ServerConfig, TransportConfig, VarInt,
+};
+use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::{Mutex, mpsc};
 use tokio::time::timeout;
 
 use crate::connection::Connection;
 use crate::engine::Engine;
-use crate::engine::driver::Driver;
+use crate::engine::driver::{Driver, Reception};
 use crate::engine::link::Link;
 use crate::error::LinkError;
 use crate::plane::DataPlane;
@@ -51,9 +55,7 @@ impl Endpoint {
         let crypto = tls::server_config(chain, key)?;
         let mut config = EndpointConfig::new(Arc::new(reset_key(key)));
         config.grease_quic_bit(false);
-        let endpoint =
-            Self::start(listen, config, Some(server_config(crypto, &transport)), transport, settings)?;
-        Ok(endpoint)
+        Self::start(listen, config, Some(server_config(crypto, &transport)), transport, settings)
     }
 
     /// The joining side's endpoint, bound to `local` (usually the unspecified address, port 0).
@@ -67,14 +69,21 @@ impl Endpoint {
 
     fn start(
         local: SocketAddr,
-        config: EndpointConfig,
+        mut config: EndpointConfig,
         server: Option<ServerConfig>,
         transport: Arc<TransportConfig>,
         settings: &TransportSettings,
     ) -> Result<Self, LinkError> {
         let plane = DataPlane::start("softlan-data")?;
         let (connections, accepted) = mpsc::channel(ACCEPT_BACKLOG);
-        let connections = server.is_some().then_some(connections);
+        let reception = match server {
+            None => None,
+            Some(_) => {
+                let identifier_key = random_key()?;
+                config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(identifier_key)));
+                Some(Reception { accepted: connections, identifier_key })
+            }
+        };
         let socket = {
             let _context = plane.handle().enter();
             UdpIo::bind(local, settings.udp)?
@@ -84,7 +93,7 @@ impl Endpoint {
         let server = server.map(Arc::new);
         let proto = quinn_proto::Endpoint::new(Arc::new(config), server, !socket.may_fragment(), None);
         let engine = Engine::new(proto);
-        plane.handle().spawn(Driver::new(engine.clone(), socket, connections).run());
+        plane.handle().spawn(Driver::new(engine.clone(), socket, reception).run());
         Ok(Self {
             engine,
             local_address,
@@ -104,6 +113,11 @@ impl Endpoint {
     /// The bound address.
     pub fn local_address(&self) -> SocketAddr {
         self.local_address
+    }
+
+    /// What became of peers' first packets, by name, and how many handshakes are `unfinished` now.
+    pub fn handshakes(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        self.engine.door.snapshot().into_iter()
     }
 
     /// Why the socket is a plain one, without ECN and offloads; `None` when it is not.
@@ -179,6 +193,12 @@ fn server_config(crypto: QuicServerConfig, transport: &Arc<TransportConfig>) -> 
     let mut config = ServerConfig::with_crypto(Arc::new(crypto));
     config.transport_config(transport.clone()).migration(true);
     config
+}
+
+fn random_key() -> Result<u64, LinkError> {
+    let mut key = [0; 8];
+    SystemRandom::new().fill(&mut key).map_err(|_| io::Error::other("the system has no random numbers"))?;
+    Ok(u64::from_ne_bytes(key))
 }
 
 /// Stateless resets (RFC 9000 section 10.3) from a key that a restarted relay has again while it keeps its certificate: its former

@@ -1,5 +1,6 @@
 //! Endpoints and connections.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -83,6 +84,10 @@ impl PyEndpoint {
     #[getter]
     fn plain_because(&self) -> Option<&str> {
         self.0.plain_because()
+    }
+
+    fn handshakes(&self) -> HashMap<&'static str, u64> {
+        self.0.handshakes().collect()
     }
 
     fn replace_certificate(&self, certificate_chain: Vec<Vec<u8>>, private_key: Vec<u8>) -> PyResult<()> {

@@ -1,6 +1,5 @@
 //! The loop itself.
 
-use std::collections::HashMap;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
@@ -8,14 +7,17 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use quinn_proto::{
     ConnectionEvent, ConnectionHandle, DatagramEvent, EcnCodepoint, EndpointEvent, Incoming, Transmit, VarInt,
 };
+use quinn_udp::RecvMeta;
 use tokio::sync::mpsc;
 use tokio::task::yield_now;
 use tokio::time::{Sleep, sleep_until};
 
+use super::arrivals::{Arrival, Arrivals, Kind, Offer};
+use super::door::{Door, Verdict};
 use super::intake::Intake;
 use super::link::Link;
 use super::timers::Timers;
@@ -28,19 +30,23 @@ const MUTE: Duration = Duration::from_millis(10);
 const READS_A_TURN: usize = 4;
 /// Bursts of one connection before the others get their turn.
 const BURSTS_A_TURN: usize = 8;
-/// Handshakes that have not finished. Above half of it, peers must prove their address first (RFC 9000 section 8.1.2).
-const MAX_HANDSHAKES: usize = 512;
-/// A handshake that takes longer is given up.
-const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
+
+/// What an endpoint that accepts peers needs for that.
+pub(crate) struct Reception {
+    /// Where finished handshakes go.
+    pub(crate) accepted: mpsc::Sender<Arc<Link>>,
+    /// The endpoint's identifiers are made with it.
+    pub(crate) identifier_key: u64,
+}
 
 /// An endpoint's loop and what only it needs.
 pub(crate) struct Driver {
     engine: Arc<Engine>,
     socket: UdpIo,
-    /// Where finished handshakes of peers go; `None` on an endpoint that accepts nobody.
+    /// Where finished handshakes of peers go; `None` on an endpoint that accepts nobody, as below.
     accepted: Option<mpsc::Sender<Arc<Link>>>,
-    /// Handshakes of peers under way, by handle, and when they are given up.
-    handshakes: HashMap<usize, Instant>,
+    arrivals: Option<Arrivals>,
+    door: Door,
     timers: Timers,
     intake: Intake,
     /// The socket cannot be read until then.
@@ -58,13 +64,17 @@ pub(crate) struct Driver {
 }
 
 impl Driver {
-    pub(crate) fn new(engine: Arc<Engine>, socket: UdpIo, accepted: Option<mpsc::Sender<Arc<Link>>>) -> Self {
+    /// `reception` is `None` on an endpoint that accepts nobody.
+    pub(crate) fn new(engine: Arc<Engine>, socket: UdpIo, reception: Option<Reception>) -> Self {
+        let now = Instant::now();
         let intake = Intake::new(&socket);
+        let arrivals = reception.as_ref().map(|reception| Arrivals::new(now, reception.identifier_key));
         Self {
             engine,
             socket,
-            accepted,
-            handshakes: HashMap::new(),
+            accepted: reception.map(|reception| reception.accepted),
+            arrivals,
+            door: Door::new(now),
             timers: Timers::default(),
             intake,
             mute_until: None,
@@ -87,6 +97,7 @@ impl Driver {
             let now = Instant::now();
             self.expire(now);
             busy |= self.turn();
+            self.attend();
             let mut woken = pin!(ready.wake.notified());
             let mut wait = pin!(poll_fn(|context| self.poll_wait(context, woken.as_mut(), timer.as_mut())));
             let at_once = poll_fn(|context| Poll::Ready(wait.as_mut().poll(context).is_ready())).await;
@@ -114,7 +125,8 @@ impl Driver {
         if self.unsent.is_some() && self.socket.poll_writable(context).is_ready() {
             return Poll::Ready(());
         }
-        match self.timers.next().into_iter().chain(self.mute_until).min() {
+        let strangers = self.arrivals.as_ref().and_then(Arrivals::due);
+        match self.timers.next().into_iter().chain(self.mute_until).chain(strangers).min() {
             None => Poll::Pending,
             Some(deadline) => {
                 if timer.deadline() != deadline.into() {
@@ -127,6 +139,9 @@ impl Driver {
 
     /// Gives packets to their connections. True when more may be waiting.
     fn read(&mut self) -> bool {
+        if let Some(arrivals) = &mut self.arrivals {
+            arrivals.begin_turn();
+        }
         if self.mute_until.is_some_and(|until| Instant::now() < until) {
             return false;
         }
@@ -142,26 +157,20 @@ impl Driver {
                 }
             };
             let now = Instant::now();
-            let mut incoming = Vec::new();
-            {
-                let Self { engine, intake, answer, socket, .. } = self;
-                let mut core = engine.core();
-                intake.each(|meta, packet| {
-                    answer.clear();
-                    let ecn = meta.ecn.and_then(|ecn| EcnCodepoint::from_bits(ecn as u8));
-                    match core.endpoint.handle(now, meta.addr, meta.dst_ip, ecn, packet, answer) {
-                        Some(DatagramEvent::ConnectionEvent(handle, event)) => {
-                            hand_over(&core, handle, event)
-                        }
-                        Some(DatagramEvent::NewConnection(new)) => incoming.push(new),
-                        Some(DatagramEvent::Response(transmit)) => respond(socket, &transmit, answer),
-                        None => {}
-                    }
-                });
-            }
-            for new in incoming {
-                self.meet(now, new);
-            }
+            let Self { engine, socket, intake, arrivals, door, timers, answer, .. } = self;
+            let mut entrance = Entrance { engine, core: &mut engine.core(), socket, door, timers, answer };
+            intake.each(|meta, packet| {
+                let Some(arrivals) = arrivals else { return entrance.take(now, meta, packet) };
+                let kind = arrivals.kind_of(&packet);
+                if kind == Kind::Known {
+                    return entrance.take(now, meta, packet);
+                }
+                match arrivals.offer(now, kind, Arrival { meta: *meta, packet }) {
+                    Offer::AtOnce(arrival) => entrance.take_timed(arrivals, kind, arrival),
+                    Offer::Later => {}
+                    Offer::Dropped => engine.door.note_dropped(),
+                }
+            });
             if !more {
                 // Probably: the wait finds out.
                 break;
@@ -170,32 +179,17 @@ impl Driver {
         more
     }
 
-    /// Decides about a peer's first packet.
-    fn meet(&mut self, now: Instant, incoming: Incoming) {
-        let mut core = self.engine.core();
-        self.answer.clear();
-        let answered = if self.handshakes.len() >= MAX_HANDSHAKES {
-            Some(core.endpoint.refuse(incoming, &mut self.answer))
-        } else if self.handshakes.len() >= MAX_HANDSHAKES / 2
-            && !incoming.remote_address_validated()
-            && incoming.may_retry()
-        {
-            core.endpoint.retry(incoming, &mut self.answer).ok()
-        } else {
-            match core.endpoint.accept(incoming, now, &mut self.answer, None) {
-                Ok((handle, proto)) => {
-                    let link = core.insert(&self.engine.ready, handle, proto);
-                    self.handshakes.insert(handle.0, now + HANDSHAKE_LIMIT);
-                    link.wake();
-                    self.timers.arm(handle.0, now + HANDSHAKE_LIMIT);
-                    None
-                }
-                Err(error) => error.response,
-            }
+    /// Deals with strangers that had to wait until the connections had their turn, within what is left for them.
+    fn attend(&mut self) {
+        let Self { engine, socket, arrivals: Some(arrivals), door, timers, answer, .. } = self else {
+            return;
         };
-        drop(core);
-        if let Some(transmit) = answered {
-            respond(&self.socket, &transmit, &self.answer);
+        let Some(first) = arrivals.next(Instant::now()) else { return };
+        let mut entrance = Entrance { engine, core: &mut engine.core(), socket, door, timers, answer };
+        let mut next = Some(first);
+        while let Some((kind, arrival)) = next {
+            entrance.take_timed(arrivals, kind, arrival);
+            next = arrivals.next(Instant::now());
         }
     }
 
@@ -210,8 +204,7 @@ impl Driver {
             let Some(link) = core.link(handle) else { continue };
             link.state().proto.handle_timeout(now);
             link.wake();
-            if self.handshakes.get(&handle).is_some_and(|limit| *limit <= now) {
-                self.handshakes.remove(&handle);
+            if self.door.give_up(now, handle, &self.engine.door) {
                 too_slow.push(link.clone());
             }
         }
@@ -262,7 +255,7 @@ impl Driver {
     fn take_in(&mut self, link: &Arc<Link>) {
         let seen = link.look(&mut self.datagrams);
         if seen.connected || seen.ended {
-            self.handshakes.remove(&link.handle());
+            self.door.leave(link.handle(), &self.engine.door);
         }
         if seen.connected
             && let Some(accepted) = &self.accepted
@@ -334,7 +327,7 @@ impl Driver {
             }
             if drained {
                 core.remove(handle.0);
-                self.handshakes.remove(&handle.0);
+                self.door.leave(handle.0, &self.engine.door);
             }
         }
         if core.open == 0 {
@@ -357,10 +350,69 @@ impl Drop for Driver {
     }
 }
 
-fn hand_over(core: &Core, handle: ConnectionHandle, event: ConnectionEvent) {
-    if let Some(link) = core.link(handle.0) {
-        link.state().proto.handle_event(event);
-        link.wake();
+/// Where packets come in: what it takes to give them to their connections, and to meet strangers.
+struct Entrance<'a> {
+    engine: &'a Engine,
+    core: &'a mut Core,
+    socket: &'a UdpIo,
+    door: &'a mut Door,
+    timers: &'a mut Timers,
+    answer: &'a mut Vec<u8>,
+}
+
+impl Entrance<'_> {
+    fn take(&mut self, now: Instant, meta: &RecvMeta, packet: BytesMut) {
+        self.answer.clear();
+        let ecn = meta.ecn.and_then(|ecn| EcnCodepoint::from_bits(ecn as u8));
+        match self.core.endpoint.handle(now, meta.addr, meta.dst_ip, ecn, packet, self.answer) {
+            Some(DatagramEvent::ConnectionEvent(handle, event)) => self.hand_over(handle, event),
+            Some(DatagramEvent::NewConnection(new)) => self.meet(now, new),
+            Some(DatagramEvent::Response(transmit)) => respond(self.socket, &transmit, self.answer),
+            None => {}
+        }
+    }
+
+    /// Takes a stranger's packet, at the expense of the strangers.
+    fn take_timed(&mut self, arrivals: &mut Arrivals, kind: Kind, arrival: Arrival) {
+        let begun = Instant::now();
+        self.take(begun, &arrival.meta, arrival.packet);
+        arrivals.spend(kind, begun.elapsed());
+    }
+
+    fn hand_over(&self, handle: ConnectionHandle, event: ConnectionEvent) {
+        if let Some(link) = self.core.link(handle.0) {
+            link.state().proto.handle_event(event);
+            link.wake();
+        }
+    }
+
+    /// Decides about a peer's first packet.
+    fn meet(&mut self, now: Instant, incoming: Incoming) {
+        self.answer.clear();
+        let (remote, proven) = (incoming.remote_address(), incoming.remote_address_validated());
+        let endpoint = &mut self.core.endpoint;
+        let answered = match self.door.judge(now, remote, proven, &self.engine.door) {
+            Verdict::Later => {
+                endpoint.ignore(incoming);
+                None
+            }
+            Verdict::Refuse => Some(endpoint.refuse(incoming, self.answer)),
+            // Whoever has not proven the address may be asked to (quinn-proto's `Incoming::may_retry`).
+            Verdict::Prove => endpoint.retry(incoming, self.answer).ok(),
+            Verdict::Begin => match endpoint.accept(incoming, now, self.answer, None) {
+                Ok((handle, proto)) => {
+                    let link = self.core.insert(&self.engine.ready, handle, proto);
+                    let limit = self.door.enter(now, handle.0, remote, proven, &self.engine.door);
+                    self.timers.arm(handle.0, limit);
+                    link.wake();
+                    None
+                }
+                Err(error) => error.response,
+            },
+        };
+        if let Some(transmit) = answered {
+            respond(self.socket, &transmit, self.answer);
+        }
     }
 }
 

@@ -7,7 +7,10 @@
 //!
 //! [`Engine`] is what other threads hold of it; [`driver`] is the loop; [`link`] one connection.
 
+mod allowance;
+mod arrivals;
 mod control_turn;
+mod door;
 pub(crate) mod driver;
 mod intake;
 pub(crate) mod link;
@@ -22,6 +25,7 @@ use bytes::Bytes;
 use quinn_proto::{ClientConfig, ConnectError, Connection, ConnectionHandle, ServerConfig, VarInt};
 use tokio::sync::Notify;
 
+use door::DoorCounters;
 use link::Link;
 
 /// An endpoint's state, shared between the loop and the control plane.
@@ -33,6 +37,7 @@ pub(crate) struct Engine {
     ready: Arc<Ready>,
     /// Raised when the last connection is gone.
     idle: Notify,
+    pub(crate) door: DoorCounters,
 }
 
 /// The sans-I/O endpoint and its connections, by handle.
@@ -81,7 +86,12 @@ impl Core {
 impl Engine {
     pub(crate) fn new(endpoint: quinn_proto::Endpoint) -> Arc<Self> {
         let core = Core { endpoint, links: Vec::new(), open: 0, stopped: false };
-        Arc::new(Self { core: Mutex::new(core), ready: Arc::default(), idle: Notify::new() })
+        Arc::new(Self {
+            core: Mutex::new(core),
+            ready: Arc::default(),
+            idle: Notify::new(),
+            door: DoorCounters::default(),
+        })
     }
 
     pub(crate) fn core(&self) -> MutexGuard<'_, Core> {

@@ -1,0 +1,146 @@
+//! Strangers at the door, over real UDP sockets on loopback: who begins handshakes and leaves them, and floods of first packets.
+#![allow(clippy::unwrap_used)] // A test that cannot go on should say where.
+
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use quinn_proto::TransportConfig;
+use softlan_link::{Connection, Endpoint, LinkError, TransportSettings, Trust};
+use softlan_peer::{Caller, client_config};
+use tokio::time::sleep;
+
+const NAME: &str = "lanparty-relay.local";
+const PATIENCE: Duration = Duration::from_secs(10);
+
+struct Relay {
+    endpoint: Endpoint,
+    certificate: Vec<u8>,
+}
+
+impl Relay {
+    fn start() -> Self {
+        let key = rcgen::generate_simple_self_signed(vec![NAME.into()]).unwrap();
+        let certificate = key.cert.der().to_vec();
+        let endpoint = Endpoint::server(
+            (Ipv4Addr::LOCALHOST, 0).into(),
+            vec![certificate.clone()],
+            &key.signing_key.serialize_der(),
+            &TransportSettings::default(),
+        )
+        .unwrap();
+        Self { endpoint, certificate }
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.endpoint.local_address()
+    }
+
+    fn count(&self, name: &str) -> u64 {
+        self.endpoint.handshakes().find(|(known, _)| *known == name).unwrap().1
+    }
+
+    /// Waits until `counter` has reached `count`.
+    async fn counts(&self, counter: &str, count: u64) {
+        let limit = Instant::now() + PATIENCE;
+        while self.count(counter) < count {
+            let told: Vec<_> = self.endpoint.handshakes().collect();
+            assert!(Instant::now() < limit, "{counter} does not reach {count}: {told:?}");
+            sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    /// An honest peer at `address`: its endpoint, and both ends of its connection.
+    async fn join(&self, address: Ipv4Addr) -> Result<(Endpoint, Connection, Connection), LinkError> {
+        let endpoint = Endpoint::client((address, 0).into(), &TransportSettings::default()).unwrap();
+        let roots = std::slice::from_ref(&self.certificate);
+        let connection = endpoint.connect(self.address(), NAME, Trust::Roots(roots), PATIENCE).await?;
+        Ok((endpoint, connection, self.endpoint.accept().await.unwrap()))
+    }
+}
+
+/// Begins a handshake and says no more than it must.
+struct Silent {
+    socket: UdpSocket,
+    caller: Caller,
+    relay: SocketAddr,
+}
+
+impl Silent {
+    fn call(from: Ipv4Addr, relay: SocketAddr) -> Self {
+        let socket = UdpSocket::bind((from, 0)).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        let config = client_config(None, TransportConfig::default()).unwrap();
+        let caller = Caller::call(Instant::now(), config, relay, NAME).unwrap();
+        let mut silent = Self { socket, caller, relay };
+        silent.say();
+        silent
+    }
+
+    fn say(&mut self) {
+        let mut packet = Vec::new();
+        let transmit = self.caller.quic.poll_transmit(Instant::now(), 1, &mut packet).unwrap();
+        self.socket.send_to(&packet[..transmit.size], self.relay).unwrap();
+    }
+
+    /// Reads the answer; a Retry is heeded. Says whether it was one (RFC 9000 section 17.2: the type is in these two bits).
+    fn is_asked_for_proof(&mut self) -> bool {
+        let mut packet = [0; 2048];
+        let (size, from) = self.socket.recv_from(&mut packet).unwrap();
+        let retry = packet[0] & 0x30 == 0x30;
+        if retry {
+            self.caller.take(Instant::now(), from, None, None, BytesMut::from(&packet[..size]));
+            self.say();
+        }
+        retry
+    }
+}
+
+#[tokio::test]
+async fn one_address_holds_so_many_unfinished_handshakes_and_others_get_in() {
+    let relay = Relay::start();
+    let mut silent = Vec::new();
+    let mut asked = 0;
+    for _ in 0..100 {
+        let mut next = Silent::call(Ipv4Addr::LOCALHOST, relay.address());
+        asked += u64::from(next.is_asked_for_proof());
+        silent.push(next);
+    }
+    // Sixteen without proof, sixty-four with one, and the rest hears nothing.
+    relay.counts("held_back", 20).await;
+    assert_eq!((asked, relay.count("retries")), (84, 84));
+    assert_eq!((relay.count("begun"), relay.count("unfinished"), relay.count("refused")), (80, 80, 0));
+
+    let (_endpoint, connection, _far) = relay.join(Ipv4Addr::new(127, 0, 0, 2)).await.unwrap();
+    assert!(connection.max_datagram_size().is_some());
+    assert_eq!((relay.count("begun"), relay.count("unfinished")), (81, 80));
+}
+
+#[tokio::test]
+async fn a_flood_of_first_packets_is_counted_and_keeps_nobody_out() {
+    const EACH: u8 = 10;
+    let relay = Relay::start();
+    let before = relay.join(Ipv4Addr::LOCALHOST).await.unwrap();
+    let address = relay.address();
+    let flood = std::thread::spawn(move || {
+        for last in 1..=200 {
+            for _ in 0..EACH {
+                Silent::call(Ipv4Addr::new(127, 0, 1, last), address);
+            }
+        }
+    });
+    let after = relay.join(Ipv4Addr::new(127, 0, 0, 2)).await.unwrap();
+    flood.join().unwrap();
+    // All that the kernel had room for; unproven addresses get no more than their pace.
+    relay.counts("retries", 1).await;
+    assert!(relay.count("unfinished") <= 256);
+    assert!(
+        relay.count("retries") + relay.count("dropped") + relay.count("begun") <= 200 * u64::from(EACH) + 10
+    );
+    for (_endpoint, near, far) in [before, after] {
+        near.open_control().await.unwrap();
+        near.write_control(b"still here").await.unwrap();
+        far.accept_control().await.unwrap();
+        assert_eq!(far.read_control(10).await.unwrap().unwrap(), b"still here");
+    }
+}
