@@ -1,21 +1,13 @@
 //! One QUIC connection to a relay, without its congestion control's good manners.
 
-use std::any::Any;
 use std::io;
 use std::net::{SocketAddr, SocketAddrV4, UdpSocket};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use quinn_proto::congestion::{Controller, ControllerFactory};
-use quinn_proto::crypto::rustls::QuicClientConfig;
-use quinn_proto::{
-    ClientConfig, Connection, ConnectionHandle, DatagramEvent, Dir, Endpoint, EndpointConfig, Event,
-    StreamId, TransportConfig,
-};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{DigitallySignedStruct, SignatureScheme};
+use quinn_proto::{ClientConfig, Dir, Event, StreamId, TransportConfig};
+use softlan_peer::{Caller, Unbounded};
 
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Packets made at once.
@@ -39,9 +31,7 @@ impl From<io::Error> for Refusal {
 /// A peer in a room.
 pub struct Peer {
     socket: UdpSocket,
-    endpoint: Endpoint,
-    handle: ConnectionHandle,
-    connection: Connection,
+    caller: Caller,
     stream: Option<StreamId>,
     heard: Vec<u8>,
     over: Option<String>,
@@ -54,22 +44,11 @@ impl Peer {
     pub fn join(relay: SocketAddrV4, room: &str, mac: Option<[u8; 6]>) -> Result<Self, Refusal> {
         let socket = UdpSocket::bind("0.0.0.0:0")?;
         socket.connect(relay)?;
-        let mut endpoint = Endpoint::new(Arc::new(EndpointConfig::default()), None, false, None);
         let config = client_config().map_err(Refusal::Relay)?;
-        let (handle, connection) = endpoint
-            .connect(Instant::now(), config, SocketAddr::V4(relay), "lanparty-relay.local")
+        let caller = Caller::call(Instant::now(), config, SocketAddr::V4(relay), "lanparty-relay.local")
             .map_err(|error| Refusal::Relay(error.to_string()))?;
-        let mut peer = Self {
-            socket,
-            endpoint,
-            handle,
-            connection,
-            stream: None,
-            heard: Vec::new(),
-            over: None,
-            peer_id: 0,
-        };
-        peer.wait(|peer| !peer.connection.is_handshaking())?;
+        let mut peer = Self { socket, caller, stream: None, heard: Vec::new(), over: None, peer_id: 0 };
+        peer.wait(|peer| !peer.caller.quic.is_handshaking())?;
         peer.hello(room, mac)?;
         peer.wait(|peer| peer.welcome().is_some())?;
         peer.peer_id = peer.welcome().unwrap_or(0);
@@ -87,10 +66,11 @@ impl Peer {
         let body = format!(
             "{{\"type\": \"hello\", \"protocol\": 1, {who}, \"room\": \"{room}\", \"datagram_budget\": 1100}}"
         );
-        let stream = self.connection.streams().open(Dir::Bi).ok_or(Refusal::Relay("no stream".to_owned()))?;
+        let stream =
+            self.caller.quic.streams().open(Dir::Bi).ok_or(Refusal::Relay("no stream".to_owned()))?;
         let mut message = (body.len() as u32).to_be_bytes().to_vec();
         message.extend_from_slice(body.as_bytes());
-        self.connection.send_stream(stream).write(&message).map_err(|e| Refusal::Relay(e.to_string()))?;
+        self.caller.quic.send_stream(stream).write(&message).map_err(|e| Refusal::Relay(e.to_string()))?;
         self.stream = Some(stream);
         Ok(())
     }
@@ -119,7 +99,7 @@ impl Peer {
     /// Puts a datagram into the queue; the oldest make room.
     pub fn post(&mut self, data: Bytes) {
         // Refused when it is too large or the connection is over, which `is_over` tells.
-        let _ = self.connection.datagrams().send(data, true);
+        let _ = self.caller.quic.datagrams().send(data, true);
     }
 
     /// Whether the relay has ended it.
@@ -134,7 +114,7 @@ impl Peer {
 
     /// Closes it.
     pub fn leave(mut self) -> io::Result<()> {
-        self.connection.close(Instant::now(), 0u32.into(), Bytes::new());
+        self.caller.quic.close(Instant::now(), 0u32.into(), Bytes::new());
         self.drive(Duration::from_millis(1))
     }
 
@@ -154,18 +134,12 @@ impl Peer {
         }
         self.socket.set_nonblocking(false)?;
         let now = Instant::now();
-        if self.connection.poll_timeout().is_some_and(|at| at <= now) {
-            self.connection.handle_timeout(now);
-        }
-        while let Some(event) = self.connection.poll_endpoint_events() {
-            if let Some(event) = self.endpoint.handle_event(self.handle, event) {
-                self.connection.handle_event(event);
-            }
-        }
-        while let Some(event) = self.connection.poll() {
+        self.caller.expire(now);
+        self.caller.settle();
+        while let Some(event) = self.caller.quic.poll() {
             match event {
                 Event::ConnectionLost { reason } => self.over = Some(reason.to_string()),
-                Event::DatagramReceived => while self.connection.datagrams().recv().is_some() {},
+                Event::DatagramReceived => while self.caller.quic.datagrams().recv().is_some() {},
                 Event::Stream(_) => self.listen(),
                 _ => {}
             }
@@ -175,7 +149,7 @@ impl Peer {
 
     fn listen(&mut self) {
         let Some(stream) = self.stream else { return };
-        let mut stream = self.connection.recv_stream(stream);
+        let mut stream = self.caller.quic.recv_stream(stream);
         let Ok(mut chunks) = stream.read(true) else { return };
         while let Ok(Some(chunk)) = chunks.next(4096) {
             if self.heard.len() < 65_536 {
@@ -187,19 +161,14 @@ impl Peer {
     }
 
     fn take(&mut self, data: &[u8]) -> io::Result<()> {
-        let mut answer = Vec::new();
         let remote = self.socket.peer_addr()?;
-        let event =
-            self.endpoint.handle(Instant::now(), remote, None, None, BytesMut::from(data), &mut answer);
-        if let Some(DatagramEvent::ConnectionEvent(_, event)) = event {
-            self.connection.handle_event(event);
-        }
+        self.caller.take(Instant::now(), remote, None, None, BytesMut::from(data));
         Ok(())
     }
 
     fn transmit(&mut self) -> io::Result<()> {
         let mut buffer = Vec::with_capacity(BURST * 1500);
-        while let Some(transmit) = self.connection.poll_transmit(Instant::now(), BURST, &mut buffer) {
+        while let Some(transmit) = self.caller.quic.poll_transmit(Instant::now(), BURST, &mut buffer) {
             let size = transmit.segment_size.unwrap_or(transmit.size);
             for packet in buffer[..transmit.size].chunks(size) {
                 match self.socket.send(packet) {
@@ -220,93 +189,13 @@ fn is_nothing(error: &io::Error) -> bool {
     matches!(error.kind(), E::WouldBlock | E::TimedOut | E::ConnectionRefused | E::Interrupted)
 }
 
-/// A configuration that trusts anybody and slows down for nobody.
+/// A configuration that trusts anybody, for it is the attacked that matters here, and slows down for nobody.
 pub fn client_config() -> Result<ClientConfig, String> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut tls = rustls::ClientConfig::builder_with_provider(provider.clone())
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .map_err(|error| error.to_string())?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Trusting(provider)))
-        .with_no_client_auth();
-    tls.alpn_protocols = vec![b"softlan/1".to_vec()];
-    let crypto = QuicClientConfig::try_from(tls).map_err(|error| error.to_string())?;
     let mut transport = TransportConfig::default();
     transport
-        .congestion_controller_factory(Arc::new(Reckless))
+        .congestion_controller_factory(Arc::new(Unbounded))
         .datagram_receive_buffer_size(Some(1 << 20))
+        .mtu_discovery_config(None)
         .keep_alive_interval(Some(Duration::from_millis(500)));
-    let mut config = ClientConfig::new(Arc::new(crypto));
-    config.transport_config(Arc::new(transport));
-    Ok(config)
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Reckless;
-
-impl ControllerFactory for Reckless {
-    fn build(self: Arc<Self>, _now: Instant, _mtu: u16) -> Box<dyn Controller> {
-        Box::new(Self)
-    }
-}
-
-impl Controller for Reckless {
-    fn on_congestion_event(&mut self, _now: Instant, _sent: Instant, _persistent: bool, _lost: u64) {}
-
-    fn on_mtu_update(&mut self, _mtu: u16) {}
-
-    fn window(&self) -> u64 {
-        1 << 30
-    }
-
-    fn clone_box(&self) -> Box<dyn Controller> {
-        Box::new(*self)
-    }
-
-    fn initial_window(&self) -> u64 {
-        1 << 30
-    }
-
-    fn into_any(self: Box<Self>) -> Box<dyn Any> {
-        self
-    }
-}
-
-/// Trusts whoever answers: it is the attacked that matters here.
-#[derive(Debug)]
-struct Trusting(Arc<rustls::crypto::CryptoProvider>);
-
-impl ServerCertVerifier for Trusting {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _cert: &CertificateDer<'_>,
-        _dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _message: &[u8],
-        _cert: &CertificateDer<'_>,
-        _dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
+    softlan_peer::client_config(None, transport)
 }

@@ -6,13 +6,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use quinn_proto::congestion::{Controller, ControllerFactory};
-use quinn_proto::{
-    ClientConfig, Connection, ConnectionHandle, DatagramEvent, Dir, Endpoint, EndpointConfig, Event,
-    RttEstimator, StreamEvent, StreamId, TransportConfig, VarInt,
-};
+use quinn_proto::{ClientConfig, Dir, Event, StreamEvent, StreamId, TransportConfig, VarInt};
 use quinn_udp::{RecvMeta, UdpSockRef, UdpSocketState};
 use socket2::{Domain, Protocol, Socket, Type};
+use softlan_peer::{Caller, Unbounded};
 
 use crate::load::arena::Arena;
 use crate::load::control::{self, Reader};
@@ -72,9 +69,7 @@ pub struct Peer {
     room: String,
     socket: UdpSocket,
     udp: UdpSocketState,
-    endpoint: Endpoint,
-    handle: ConnectionHandle,
-    quic: Connection,
+    caller: Caller,
     stream: Option<StreamId>,
     reader: Reader,
     stage: Stage,
@@ -102,9 +97,8 @@ impl Peer {
         socket.bind(&local.into())?;
         let socket: UdpSocket = socket.into();
         let udp = UdpSocketState::new(UdpSockRef::from(&socket))?;
-        let mut endpoint = Endpoint::new(Arc::new(EndpointConfig::default()), None, true, None);
-        let (handle, quic) =
-            endpoint.connect(now, config, relay, name).map_err(|error| Fault::Protocol(error.to_string()))?;
+        let caller =
+            Caller::call(now, config, relay, name).map_err(|error| Fault::Protocol(error.to_string()))?;
         Ok(Self {
             mac,
             id: 0,
@@ -112,9 +106,7 @@ impl Peer {
             room,
             socket,
             udp,
-            endpoint,
-            handle,
-            quic,
+            caller,
             stream: None,
             reader: Reader::default(),
             stage: Stage::Connecting,
@@ -134,7 +126,7 @@ impl Peer {
     /// Queues a datagram. `false` when QUIC holds enough.
     pub fn send(&mut self, datagram: Bytes) -> bool {
         self.dirty = true;
-        self.quic.datagrams().send(datagram, false).is_ok()
+        self.caller.quic.datagrams().send(datagram, false).is_ok()
     }
 
     /// Reads what has arrived, one batch; `frames` gets each datagram.
@@ -147,7 +139,7 @@ impl Peer {
         workspace: &mut Workspace,
         frames: &mut impl FnMut(&[u8]),
     ) -> Result<(), Fault> {
-        let Workspace { receive, send, arena } = workspace;
+        let Workspace { receive, arena, .. } = workspace;
         let mut meta = [RecvMeta::default(); RECEIVE_BATCH];
         let count = {
             let mut buffers = receive.chunks_exact_mut(SUPER_PACKET).map(IoSliceMut::new);
@@ -162,12 +154,8 @@ impl Peer {
         for (meta, buffer) in meta.iter().zip(receive.chunks_exact(SUPER_PACKET)).take(count) {
             for packet in buffer[..meta.len].chunks(meta.stride.max(1)) {
                 let packet = arena.copy(packet);
-                send.clear();
                 let ecn = meta.ecn.and_then(|mark| quinn_proto::EcnCodepoint::from_bits(mark as u8));
-                let event = self.endpoint.handle(now, meta.addr, meta.dst_ip, ecn, packet, send);
-                if let Some(DatagramEvent::ConnectionEvent(_, event)) = event {
-                    self.quic.handle_event(event);
-                }
+                self.caller.take(now, meta.addr, meta.dst_ip, ecn, packet);
             }
         }
         self.digest(now, frames)
@@ -178,10 +166,7 @@ impl Peer {
     /// # Errors
     /// As [`Self::receive`].
     pub fn tick(&mut self, now: Instant, frames: &mut impl FnMut(&[u8])) -> Result<(), Fault> {
-        let due = self.quic.poll_timeout().is_some_and(|at| at <= now);
-        if due {
-            self.quic.handle_timeout(now);
-        }
+        let due = self.caller.expire(now);
         if due || matches!(self.stage, Stage::Measuring(_)) {
             return self.digest(now, frames);
         }
@@ -191,12 +176,8 @@ impl Peer {
     /// Draws the consequences of what went in.
     fn digest(&mut self, now: Instant, frames: &mut impl FnMut(&[u8])) -> Result<(), Fault> {
         self.dirty = true;
-        while let Some(event) = self.quic.poll_endpoint_events() {
-            if let Some(answer) = self.endpoint.handle_event(self.handle, event) {
-                self.quic.handle_event(answer);
-            }
-        }
-        while let Some(event) = self.quic.poll() {
+        self.caller.settle();
+        while let Some(event) = self.caller.quic.poll() {
             match event {
                 Event::Connected => self.stage = Stage::Measuring(now),
                 Event::ConnectionLost { reason } => return Err(Fault::Lost(reason.to_string())),
@@ -204,11 +185,11 @@ impl Peer {
                 _ => {}
             }
         }
-        while let Some(datagram) = self.quic.datagrams().recv() {
+        while let Some(datagram) = self.caller.quic.datagrams().recv() {
             frames(&datagram);
         }
         if let Stage::Measuring(since) = self.stage {
-            let budget = self.quic.datagrams().max_size().unwrap_or(0);
+            let budget = self.caller.quic.datagrams().max_size().unwrap_or(0);
             if budget >= FULL_BUDGET || now.duration_since(since) > MTU_PATIENCE {
                 self.ask(budget)?;
             }
@@ -218,9 +199,9 @@ impl Peer {
 
     fn ask(&mut self, budget: usize) -> Result<(), Fault> {
         let gone = || Fault::Protocol("the control stream cannot be opened".into());
-        let stream = self.quic.streams().open(Dir::Bi).ok_or_else(gone)?;
+        let stream = self.caller.quic.streams().open(Dir::Bi).ok_or_else(gone)?;
         let hello = control::hello(&self.room, self.mac, budget);
-        let written = self.quic.send_stream(stream).write(&hello).map_err(|_| gone())?;
+        let written = self.caller.quic.send_stream(stream).write(&hello).map_err(|_| gone())?;
         if written != hello.len() {
             return Err(gone());
         }
@@ -230,7 +211,7 @@ impl Peer {
     }
 
     fn read(&mut self, stream: StreamId) -> Result<(), Fault> {
-        let mut stream = self.quic.recv_stream(stream);
+        let mut stream = self.caller.quic.recv_stream(stream);
         let Ok(mut chunks) = stream.read(true) else { return Ok(()) };
         let mut welcome = None;
         // Blocked, finished and reset all mean: no more now.
@@ -255,7 +236,7 @@ impl Peer {
         let segments = self.udp.max_gso_segments().min(GSO_SEGMENTS);
         loop {
             workspace.send.clear();
-            let Some(transmit) = self.quic.poll_transmit(now, segments, &mut workspace.send) else {
+            let Some(transmit) = self.caller.quic.poll_transmit(now, segments, &mut workspace.send) else {
                 return Ok(());
             };
             let packet = quinn_udp::Transmit {
@@ -275,7 +256,7 @@ impl Peer {
 
     /// Says goodbye.
     pub fn close(&mut self, now: Instant) {
-        self.quic.close(now, VarInt::from_u32(0), Bytes::from_static(b"the measurement is over"));
+        self.caller.quic.close(now, VarInt::from_u32(0), Bytes::from_static(b"the measurement is over"));
         self.dirty = true;
     }
 }
@@ -297,39 +278,4 @@ pub fn transport() -> TransportConfig {
         .mtu_discovery_config(None)
         .congestion_controller_factory(Arc::new(Unbounded));
     transport
-}
-
-/// No congestion control.
-#[derive(Debug, Clone, Copy)]
-struct Unbounded;
-
-impl ControllerFactory for Unbounded {
-    fn build(self: Arc<Self>, _now: Instant, _current_mtu: u16) -> Box<dyn Controller> {
-        Box::new(Unbounded)
-    }
-}
-
-impl Controller for Unbounded {
-    fn on_ack(&mut self, _: Instant, _: Instant, _: u64, _: bool, _: &RttEstimator) {}
-
-    fn on_congestion_event(&mut self, _: Instant, _: Instant, _: bool, _: u64) {}
-
-    fn on_mtu_update(&mut self, _: u16) {}
-
-    fn window(&self) -> u64 {
-        // Above u32::MAX quinn does not pace.
-        1 << 40
-    }
-
-    fn clone_box(&self) -> Box<dyn Controller> {
-        Box::new(*self)
-    }
-
-    fn initial_window(&self) -> u64 {
-        self.window()
-    }
-
-    fn into_any(self: Box<Self>) -> Box<dyn std::any::Any> {
-        self
-    }
 }

@@ -1,13 +1,9 @@
 //! All peers of a measurement on one thread: who can be read, who must send, whose timer is due.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use quinn_proto::ClientConfig;
-use quinn_proto::crypto::rustls::QuicClientConfig;
-use rustls::RootCertStore;
-use rustls::pki_types::CertificateDer;
+use softlan_peer::client_config;
 
 use crate::load::peer::{Peer, Workspace, transport};
 use crate::load::poll::Poll;
@@ -49,7 +45,7 @@ impl Swarm {
     /// # Errors
     /// When one of them is refused or lost, or it takes too long.
     pub fn join(relay: &Relay, peers: usize, rooms: usize) -> Result<Self, Fault> {
-        let config = client_config(relay)?;
+        let config = client_config(Some(&relay.certificate), transport()).map_err(Fault::Protocol)?;
         let mut swarm = Self {
             peers: Vec::with_capacity(peers),
             poll: Poll::new()?,
@@ -118,21 +114,4 @@ impl Swarm {
         // The relay notices by itself where a goodbye gets lost.
         let _ = self.flush();
     }
-}
-
-fn client_config(relay: &Relay) -> Result<ClientConfig, Fault> {
-    let bad = |error: &dyn std::fmt::Display| Fault::Protocol(error.to_string());
-    let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from(relay.certificate.as_slice())).map_err(|error| bad(&error))?;
-    let mut tls =
-        rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .map_err(|error| bad(&error))?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-    tls.alpn_protocols = vec![b"softlan/1".to_vec()];
-    let mut config =
-        ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).map_err(|error| bad(&error))?));
-    config.transport_config(Arc::new(transport()));
-    Ok(config)
 }
