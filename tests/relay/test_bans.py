@@ -163,9 +163,9 @@ def test_a_state_that_cannot_be_written_is_told_and_goes_on(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     state = RelayState.open(tmp_path / "state")
-    state.close()
     state.directory = tmp_path / "gone"
     state.bans.add(Ban(room="*", target=str(ANN)), 0)
-    state.save_bans(0)
+    state.save_bans(0).result()
+    state.close()
     assert "state.failed" in {getattr(record, "event", None) for record in caplog.records}
     assert state.bans.held(0)

@@ -45,6 +45,8 @@ _FAKETIME_NOTICES_S: Final = 1.3
 """It reads its file once a second."""
 _NEAR: Final = ("+1h", "-1h", "+12h", "-12h", "+30d", "+5y")
 """Clocks with which a dev certificate, backdated by a day and good for ten years, is valid."""
+_KEPT_BAN: Final = "192.0.2.66/32"
+"""Somebody who must stay out through all of it."""
 _FAR: Final = ("-30d", "+11y")
 
 
@@ -201,10 +203,12 @@ async def disk_scene() -> AsyncIterator[Scene]:
     async with Party() as party:
         with small_disk(party.directory):
             lan = party.add_lan("home")
-            await party.start_relay()
+            relay = await party.start_relay("--state", str(_state_of(party)))
             await party.start_gateway("gateway", lan)
             await party.start_client("ann", address="192.168.88.51")
             await party.start_client("ben", address="192.168.88.52")
+            # The first ban makes the file, and the thread that writes it.
+            await relay.ask("ban", room="*", target=_KEPT_BAN)
             async with watched(party) as scene:
                 yield scene
 
@@ -217,6 +221,7 @@ async def disk_full(scene: Scene, dice: random.Random, cycle: int) -> Strike:
     try:
         wrong += await _newcomer(scene, dice)
         wrong += await _reload(scene)
+        wrong += await _ban(scene, dice)
         name = ("relay", "gateway", "client")[cycle % 3]
         program = scene.parts[name].program
         program.kill()
@@ -225,6 +230,8 @@ async def disk_full(scene: Scene, dice: random.Random, cycle: int) -> Strike:
         started = await scene.restart(name)
         if await scene.back(over) == float("inf"):
             wrong.append(f"{name} is not back while the disk is full")
+        if (held := await _bans(scene.relay)) != [_KEPT_BAN]:
+            wrong.append(f"the bans after that are {held}")
     finally:
         empty(disk)
     return Strike(over, start_s=started, wrong=wrong)
@@ -268,6 +275,40 @@ async def _reload(scene: Scene) -> list[str]:
         wrong.append("the file for players did not follow")
     fill(disk)
     return wrong
+
+
+async def _ban(scene: Scene, dice: random.Random) -> list[str]:
+    """A ban that cannot be written holds and is told in the log, the file stays whole, and follows with the next change."""
+    relay, disk, wrong = scene.relay, scene.party.directory, []
+    state = _state_of(scene.party)
+    files, file = sorted(state.iterdir()), state / "bans.json"
+    before = file.read_bytes()
+    target = f"198.51.100.{dice.randint(1, 254)}/32"
+    since = relay.program.mark()
+    await relay.ask("ban", room="*", target=target)
+    await relay.program.event("state.failed", since=since)
+    if target not in await _bans(relay):
+        wrong.append("a ban that cannot be written does not hold")
+    if file.read_bytes() != before or sorted(state.iterdir()) != files:
+        wrong.append("the file of bans was damaged, or something left beside it")
+    empty(disk)
+    await relay.ask("ban", room="*", target="198.51.100.255/32")
+    if any(banned.encode() not in file.read_bytes() for banned in (_KEPT_BAN, target, "198.51.100.255/32")):
+        wrong.append("the file of bans did not follow")
+    for banned in (target, "198.51.100.255/32"):
+        await relay.ask("unban", room="*", target=banned)
+    fill(disk)
+    if file.read_bytes() != before:
+        wrong.append("the file of bans still holds what was lifted")
+    return wrong
+
+
+async def _bans(relay: Relay) -> list[str]:
+    return [ban["target"] for ban in (await relay.ask("bans"))["bans"]]
+
+
+def _state_of(party: Party) -> Path:
+    return party.directory / "relay-state"
 
 
 async def _hang_up(relay: Relay, *events: str) -> None:

@@ -65,25 +65,32 @@ class Part:
 
     async def status(self) -> Mapping[str, Any]:
         """Ask the part itself how it is, at the socket `softlan status` asks. Raises `LabError` without an answer."""
-        try:
-            async with asyncio.timeout(5):
-                reader, writer = await asyncio.open_unix_connection(await self.status_socket())
-                answer = json.loads(await reader.read())
-                writer.close()
-        except (OSError, ValueError) as failure:
-            raise LabError(
-                f"{self.name} tells no status ({failure}); its log:\n{self.program.tail()}"
-            ) from None
-        told: Mapping[str, Any] = answer["status"]
+        told: Mapping[str, Any] = (await self._talk("status"))["status"]
         return told
 
     async def status_socket(self) -> Path:
         """Find the socket at which the process that runs now answers, waited for."""
+        return await self._socket("status")
+
+    async def _socket(self, kind: str) -> Path:
         while True:
             # Named after the process: one that was killed leaves its own behind.
-            if found := list(self.directory.glob(f"*-{self.program.pid}.status")):
+            if found := list(self.directory.glob(f"*-{self.program.pid}.{kind}")):
                 return found[0]
             await asyncio.sleep(0.02)
+
+    async def _talk(self, kind: str, words: bytes = b"") -> Mapping[str, Any]:
+        try:
+            async with asyncio.timeout(5):
+                reader, writer = await asyncio.open_unix_connection(await self._socket(kind))
+                writer.write(words)
+                told: Mapping[str, Any] = json.loads(await reader.read())
+                writer.close()
+        except (OSError, ValueError) as failure:
+            raise LabError(
+                f"{self.name} does not answer at its {kind} socket ({failure}); its log:\n{self.program.tail()}"
+            ) from None
+        return told
 
     async def counters(self) -> dict[str, int]:
         """Read its tunnel counters by name (`frames_received`, ..., `drop_<reason>`)."""
@@ -127,6 +134,14 @@ class Relay(Part):
             raise LabError(f"softlan admin {' '.join(words)}: {problem.decode()}")
         told: Mapping[str, Any] = json.loads(said)
         return told
+
+    async def ask(self, what: str, **fields: object) -> Mapping[str, Any]:
+        """Ask at its operator's socket, as `softlan admin` does. Raises `LabError` when it refuses."""
+        told = await self._talk("admin", json.dumps({"ask": what, **fields}).encode() + b"\n")
+        if "done" not in told:
+            raise LabError(f"{self.name} does not {what}: {told}")
+        done: Mapping[str, Any] = told["done"]
+        return done
 
     async def peers(self) -> list[Mapping[str, Any]]:
         """Ask it for the peers of all rooms: `peer_id`, `role`, `mac`, `address`, `counters`, and their `room`."""

@@ -12,6 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
 from typing import Annotated, Any, TypeAlias
@@ -30,6 +31,7 @@ from softlan.observe.logs import log_event
 from softlan.relay.bans import Ban, kick, parse_target, parse_where
 from softlan.relay.rooms import Member
 from softlan.relay.server import Relay
+from softlan.relay.writer import on_disk
 
 __all__ = [
     "ADMIN_SUFFIX",
@@ -50,6 +52,8 @@ logger = logging.getLogger(__name__)
 ADMIN_SUFFIX = ".admin"
 MAX_REQUEST = 4096
 TIMEOUT_S = 2.0
+SAVED_WITHIN_S = 1.0
+"""How long an answer waits for a disk that takes its time. What was asked for holds all the same."""
 
 MAX_INVITE_S = 366 * 86400.0
 
@@ -130,6 +134,7 @@ class Desk:
     def __init__(self, relay: Relay, pins: Pins) -> None:
         self._relay = relay
         self._pins = pins
+        self._saved: Future[None] | None = None
 
     def handle(self, request: Request) -> dict[str, Any]:
         """Do it, and give what to tell.
@@ -150,6 +155,11 @@ class Desk:
                 return self._peers(None if room is None else parse_room(room))
             case AskInvite():
                 return self._invite(request)
+
+    async def saved(self, within: float) -> None:
+        """Wait, at most `within` seconds, until what was changed is on the disk."""
+        if self._saved is not None:
+            await on_disk(self._saved, within)
 
     @property
     def _state(self) -> Any:
@@ -173,7 +183,7 @@ class Desk:
         until = None if request.for_s is None else now + request.for_s
         ban = Ban(room=parse_where(request.room), target=parse_target(request.target), until=until)
         self._state.bans.add(ban, now)
-        self._state.save_bans(now)
+        self._saved = self._state.save_bans(now)
         log_event(
             logger,
             Event.BAN_ADDED,
@@ -196,7 +206,7 @@ class Desk:
             raise ConfigError(
                 f"nothing bans {target} from {_place(room)}", hint="`softlan admin bans` lists what does"
             )
-        self._state.save_bans(time.time())
+        self._saved = self._state.save_bans(time.time())
         log_event(
             logger, Event.BAN_LIFTED, f"{target} may enter {_place(room)} again", room=room, target=target
         )
@@ -286,7 +296,9 @@ class AdminServer:
         try:
             async with asyncio.timeout(TIMEOUT_S):
                 asked = await reader.readuntil(b"\n")
-                writer.write(msgspec.json.encode(self._reply(asked), enc_hook=str) + b"\n")
+                reply = self._reply(asked)
+                await self._desk.saved(SAVED_WITHIN_S)
+                writer.write(msgspec.json.encode(reply, enc_hook=str) + b"\n")
                 await writer.drain()
                 writer.close()
                 await writer.wait_closed()

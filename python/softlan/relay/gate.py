@@ -19,6 +19,7 @@ from softlan.relay.access import Invites, judge, passphrases
 from softlan.relay.limits import AddressCounts, Bucket, Buckets, Rate, line_of
 from softlan.relay.rules import OPEN_RULES, Rules
 from softlan.relay.state import RelayState
+from softlan.relay.writer import on_disk
 
 __all__ = ["Gate", "GateLimits"]
 
@@ -125,7 +126,8 @@ class Gate:
         invites = Invites(state.invite_key, state.used)
         refusal = judge(rule, hello, claim, secrets.__getitem__, invites, now=now)
         if len(state.used.used) != used_before:
-            state.save_used(now)
+            # Before the peer is let in: an invite that was used must not be good again after a crash.
+            await on_disk(state.save_used(now))
         return refusal
 
     def replace_rules(self, rules: Rules) -> None:

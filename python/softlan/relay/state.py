@@ -2,7 +2,7 @@
 
 One directory, private to the relay, with one small file for each. Without a directory everything lasts as long as the process. A file
 that cannot be read stops the relay from starting, because it would forget bans; one that cannot be written later is told in the log, and
-the relay goes on with what it has in memory.
+the relay goes on with what it has in memory. Files are written beside the relay's loop (`writer.py`), in the order of what they tell.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import secrets
 import stat
 import sys
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,6 +25,7 @@ from softlan.observe.events import Event
 from softlan.observe.logs import log_event
 from softlan.relay.access import UsedInvites
 from softlan.relay.bans import Ban, Bans
+from softlan.relay.writer import FileWriter
 
 __all__ = ["RelayState"]
 
@@ -43,6 +45,7 @@ class RelayState:
         self.used = UsedInvites()
         self.bans = Bans()
         self._lock: int | None = None
+        self._writer = FileWriter(_tell_failed)
 
     @classmethod
     def open(cls, directory: Path) -> RelayState:
@@ -71,19 +74,20 @@ class RelayState:
         return state
 
     def close(self) -> None:
-        """Let another relay have the directory."""
+        """Finish writing, and let another relay have the directory."""
+        self._writer.close()
         lock, self._lock = self._lock, None
         if lock is not None:
             os.close(lock)
 
-    def save_used(self, now: float) -> None:
-        """Write down which invites were used."""
+    def save_used(self, now: float) -> Future[None]:
+        """Have it written down which invites were used; done when it is."""
         self.used.prune(now)
-        self._write(_USED, self.used.used)
+        return self._write(_USED, self.used.used)
 
-    def save_bans(self, now: float) -> None:
-        """Write down the bans; kicks are over before it matters."""
-        self._write(_BANS, [ban for ban in self.bans.held(now) if not ban.kick])
+    def save_bans(self, now: float) -> Future[None]:
+        """Have the bans written down; done when they are. Kicks are over before it matters."""
+        return self._write(_BANS, [ban for ban in self.bans.held(now) if not ban.kick])
 
     def _take_key(self) -> None:
         assert self.directory is not None
@@ -119,16 +123,18 @@ class RelayState:
                 hint="repair it, or move it away: what it held is forgotten then",
             ) from error
 
-    def _write(self, name: str, content: Any) -> None:
-        if self.directory is None:
-            return
-        path = self.directory / name
-        try:
-            write_atomically(path, msgspec.json.encode(content), mode=0o600)
-        except OSError as error:
-            log_event(
-                logger,
-                Event.STATE_FAILED,
-                f"cannot write {path}, it is lost with the next restart: {error.strerror or error}",
-                file=str(path),
-            )
+    def _write(self, name: str, content: Any) -> Future[None]:
+        if self.directory is not None:
+            return self._writer.write(self.directory / name, msgspec.json.encode(content))
+        nothing: Future[None] = Future()
+        nothing.set_result(None)
+        return nothing
+
+
+def _tell_failed(path: Path, error: OSError) -> None:
+    log_event(
+        logger,
+        Event.STATE_FAILED,
+        f"cannot write {path}, it is lost with the next restart: {error.strerror or error}",
+        file=str(path),
+    )
