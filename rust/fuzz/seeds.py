@@ -226,6 +226,18 @@ def rooms() -> dict[str, bytes]:
         + plug(1, 4, room=1)
         + plug(2, 6, room=1)
         + frame(1, 0x80, 1, arp, room=1),
+        # Storm control of one client (in the id's byte), and of the room (in the first); the events are taken in between.
+        "storms": bytes([0x28, 60, 0, 0])
+        + plug(1 | 2 << 3, 4)
+        + plug(2, 5)
+        + frame(1, 0x80, 1, arp) * 4
+        + bytes([0x12, 60])
+        + b"".join(frame(2, 0x80, 1, bytes([n])) for n in range(12))
+        + bytes([0x12, 255]),
+        "loop": settings
+        + party
+        + (frame(1, 0x80, 1, arp) + frame(3, 4, 1, arp)) * 6
+        + bytes([0x12, 250, 0x12, 250]),
         "taken": settings + party + plug(4, 5) + plug(5, 0) + plug(1, 9) + plug(6, 1),
     }
     for name in ("dhcp-offer", "router-advertisement", "ra-chain-snap-tag"):

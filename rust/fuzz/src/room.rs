@@ -1,16 +1,17 @@
 //! Two rooms' switches under any sequence of events: never to the sender, never across, everything forwarded or dropped and counted,
-//! tables bounded.
+//! tables bounded; what is told of loops, storms and full tables begins once, ends once, and names who is there.
 //!
-//! Input: a byte for the cap on addresses, one for their age in seconds, two of filters switched off; then events: a byte whose low
-//! three bits say what and whose fourth says in which room. Plug: id, MAC (0: gateway), limits. Unplug: id. Wait: tenths of a second.
+//! Input: a byte for the cap on addresses (low five bits) and the room's storm control (the others), one for the addresses' age in seconds,
+//! two of filters switched off; then events: a byte whose low three bits say what, whose fourth says in which room, and whose fifth has what
+//! there is to tell taken afterwards. Plug: id (high five bits: storm control), MAC (0: gateway), limits. Unplug: id. Wait: tenths of a second.
 //! Frame: id, source, destination, length of the body (a byte each; the two addresses' top bit: the sender's own), the body.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use softlan_switch::{
-    Counters, DropReason, Filters, FloodKind, Limits, Rate, Role, Settings, Switch, Verdict,
+    Counters, DropReason, Filters, FloodKind, Limits, Rate, Role, Settings, Switch, SwitchEvent, Verdict,
 };
 use softlan_wire::{EthernetFrame, Mac, PeerId};
 
@@ -43,13 +44,32 @@ struct Room {
     breaks_loops: bool,
     members: BTreeMap<PeerId, Known>,
     gone: Vec<Known>,
+    told: Told,
+}
+
+/// Events that may wait to be taken (`rust/switch/src/events.rs`); more are lost.
+const WAITING: usize = 64;
+/// After so long without a frame everything is over.
+const FOR_EVER: Duration = Duration::from_secs(3600);
+
+/// What a room has told: what is on now, and how many frames storms have cost.
+#[derive(Debug, Default)]
+struct Told {
+    loops: BTreeSet<(PeerId, PeerId)>,
+    storms: BTreeSet<Option<PeerId>>,
+    full: BTreeSet<PeerId>,
+    dropped: u64,
+    /// More came than waits for a reader who does not read: the rest cannot be held to anything.
+    incomplete: bool,
 }
 
 /// Plays the events.
 pub fn check(data: &[u8]) {
     let mut source = Source::new(data);
+    let first = source.byte();
     let mut settings = Settings {
-        mac_cap: usize::from(source.byte()) % 32,
+        mac_cap: usize::from(first) % 32,
+        storm: storm(first >> 5, 4),
         mac_age: Duration::from_secs(u64::from(source.byte())),
         ..Settings::default()
     };
@@ -75,19 +95,38 @@ pub fn check(data: &[u8]) {
             2 => now += Duration::from_millis(u64::from(source.byte()) * 100),
             _ => room.frame(now, &mut source, &mut targets),
         }
+        if event >> 4 & 1 != 0 {
+            room.take_events(now);
+        }
         room.check();
         assert_eq!(rooms[1 - which].sums(), before, "one room's event shows in the other");
     }
+    for room in &mut rooms {
+        room.end(now + FOR_EVER);
+    }
+}
+
+/// Storm control out of a few bits; zero is none.
+fn storm(bits: u8, times: u32) -> Option<u32> {
+    (bits != 0).then(|| u32::from(bits) * times)
 }
 
 impl Room {
     fn new(settings: Settings, breaks_loops: bool) -> Self {
         let switch = Switch::new(settings);
-        Self { switch, settings, breaks_loops, members: BTreeMap::new(), gone: Vec::new() }
+        Self {
+            switch,
+            settings,
+            breaks_loops,
+            members: BTreeMap::new(),
+            gone: Vec::new(),
+            told: Told::default(),
+        }
     }
 
     fn plug(&mut self, now: Duration, source: &mut Source<'_>) {
-        let Some(id) = PeerId::new(u16::from(source.byte() % 8)) else { return };
+        let first = source.byte();
+        let Some(id) = PeerId::new(u16::from(first % 8)) else { return };
         let role = match source.byte() {
             0 => Role::Gateway,
             number => Role::Client(mac(number)),
@@ -98,13 +137,11 @@ impl Room {
                 burst_bytes: u64::from(bits >> 4) * 500,
             })
         };
-        // Whatever a switch may limit besides is off.
-        #[allow(clippy::needless_update)]
         let limits = Limits {
             total: rate(source.byte()),
             broadcast: rate(source.byte()),
             unknown: rate(source.byte()),
-            ..Limits::default()
+            storm: storm(first >> 3, 1),
         };
         let is_free =
             !self.members.contains_key(&id) && self.members.values().all(|known| known.role != role);
@@ -200,6 +237,54 @@ impl Room {
             }
             Verdict::Dropped(_) => unreachable!("handled above"),
         }
+    }
+
+    /// Takes what there is to tell, which must go on from what was told before.
+    fn take_events(&mut self, now: Duration) {
+        let events = self.switch.take_events(now);
+        assert!(!self.switch.has_events() && events.len() <= WAITING);
+        let storm_drops = self.storm_drops();
+        let told = &mut self.told;
+        told.incomplete |= events.len() == WAITING;
+        if told.incomplete {
+            return;
+        }
+        for event in events {
+            let goes_on = match event {
+                SwitchEvent::LoopFound { peers, .. } => peers.0 < peers.1 && told.loops.insert(peers),
+                SwitchEvent::LoopGone { peers } => told.loops.remove(&peers),
+                SwitchEvent::StormBegan { peer } => told.storms.insert(peer),
+                SwitchEvent::StormEnded { peer, dropped } => {
+                    told.dropped += dropped;
+                    dropped > 0 && told.storms.remove(&peer)
+                }
+                SwitchEvent::TableFull { peer } => told.full.insert(peer),
+                SwitchEvent::TableEased { peer } => told.full.remove(&peer),
+            };
+            assert!(goes_on, "{event:?} does not follow from {told:?}");
+        }
+        let is_here = |peer: &PeerId| self.members.contains_key(peer);
+        assert!(told.loops.iter().all(|(one, other)| is_here(one) && is_here(other)), "{told:?}");
+        assert!(told.storms.iter().flatten().chain(&told.full).all(is_here), "{told:?}");
+        assert!(self.breaks_loops || told.loops.is_empty(), "{told:?}");
+        assert!(told.dropped <= storm_drops, "{told:?}");
+    }
+
+    /// Nothing has happened for long: everything that was told is over, and its frames were all counted.
+    fn end(&mut self, now: Duration) {
+        self.take_events(now);
+        self.take_events(now);
+        assert!(!self.switch.is_restless());
+        let told = &self.told;
+        if !told.incomplete {
+            assert!(told.loops.is_empty() && told.storms.is_empty() && told.full.is_empty(), "{told:?}");
+            assert_eq!(told.dropped, self.storm_drops());
+        }
+    }
+
+    fn storm_drops(&self) -> u64 {
+        let known = self.members.values().chain(&self.gone);
+        known.map(|known| known.counters.snapshot().drops_for(DropReason::Storm)).sum()
     }
 
     fn check(&self) {
