@@ -21,13 +21,12 @@ import os
 import random
 import select
 import socket
-import threading
 import time
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 from .host import Host
+from .threads import Threaded
 
 _IP_UDP_HEADERS: Final = 28
 """Bytes of an IPv4 and a UDP header (RFC 791, RFC 768)."""
@@ -107,8 +106,8 @@ class _Flow:
     used: float
 
 
-class UdpLink:
-    """The link at work, in a thread of its own, from `start` to `close`; also a context manager."""
+class UdpLink(Threaded):
+    """The link at work. What is under way at `close` is lost."""
 
     def __init__(
         self,
@@ -122,6 +121,7 @@ class UdpLink:
         seed: int = 1,
     ) -> None:
         """Listen on machine `near`, speak to `target` from machine `far`; `down` is as `up` when not given."""
+        super().__init__("softlan-lab-link")
         self.up = Direction(up, seed)
         self.down = Direction(down or up, seed + 1)
         self._target = target
@@ -137,23 +137,13 @@ class UdpLink:
         self._to_near: list[tuple[float, int, _Flow, bytes]] = []
         self._taken = itertools.count()
         self._stop, self._stopped = os.pipe()
-        self._thread = threading.Thread(target=self._run, name="softlan-lab-link", daemon=True)
 
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, value: object, trace: TracebackType | None) -> None:
-        self.close()
-
-    def start(self) -> None:
-        """Begin to carry."""
-        self._thread.start()
+    def _ask_to_end(self) -> None:
+        os.write(self._stopped, b"x")
 
     def close(self) -> None:
-        """Stop carrying; what is under way is lost."""
-        os.write(self._stopped, b"x")
-        self._thread.join()
+        """Stop carrying, and give up the sockets."""
+        super().close()
         for flow in self._flows.values():
             flow.far.close()
         self._near.close()

@@ -13,14 +13,13 @@ import os
 import select
 import socket
 import struct
-import threading
 import time
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 from .host import Station
 from .packets import echo
+from .threads import Threaded
 
 _MARK: Final = struct.Struct("!QI")
 """What a request carries: which pinger sent it, and its number, which the header's 16 bits are too few for."""
@@ -48,10 +47,11 @@ class Stretch:
         return self.trips[min(len(self.trips) - 1, int(len(self.trips) * share))]
 
 
-class Pinger:
-    """Sends an echo request every `interval` seconds from `start` to `close`; also a context manager."""
+class Pinger(Threaded):
+    """Sends an echo request every `interval` seconds; what was seen stays after `close`."""
 
     def __init__(self, source: Station, address: str, *, interval: float = 0.02, size: int = 56) -> None:
+        super().__init__("softlan-lab-pinger")
         self.source = source
         self._address = address
         self._interval = interval
@@ -60,23 +60,9 @@ class Pinger:
         self._sent: list[float] = []
         self._answered: list[float | None] = []
         self._running = True
-        self._thread = threading.Thread(target=self._run, name="softlan-lab-pinger", daemon=True)
 
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, value: object, trace: TracebackType | None) -> None:
-        self.close()
-
-    def start(self) -> None:
-        """Begin."""
-        self._thread.start()
-
-    def close(self) -> None:
-        """End; what was seen stays."""
+    def _ask_to_end(self) -> None:
         self._running = False
-        self._thread.join()
 
     def between(self, start: float, end: float) -> Stretch:
         """What was sent from `start` to `end`, in seconds of `time.monotonic`."""
