@@ -10,6 +10,8 @@ import pytest
 
 from softlan.lab.testing import must_have_all
 
+pytestmark = pytest.mark.slow
+
 SOFTLAN = Path(sys.executable).with_name("softlan")
 
 

@@ -19,6 +19,8 @@ from interop_keys import prove
 from interop_peer import Peer, hello_of
 from interop_relay import RelayProcess, connected, running_relay
 
+pytestmark = pytest.mark.slow
+
 ANN, BEN, CAT = "02:00:00:00:00:0a", "02:00:00:00:00:0b", "02:00:00:00:00:0c"
 ROOMS = """
 [[room]]

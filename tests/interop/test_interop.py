@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from interop_peer import BUDGET, Closed, Peer, fragments, hello_of, whole
 
+pytestmark = pytest.mark.slow
+
 ANN, BEN, CAT = "02:00:00:00:00:0a", "02:00:00:00:00:0b", "02:00:00:00:00:0c"
 NOBODY = bytes.fromhex("02000000ffff")
 BROADCAST = b"\xff" * 6

@@ -12,6 +12,8 @@ from browser import Browser, find, open_browser
 
 from softlan.lab.testing import must_have_all
 
+pytestmark = pytest.mark.slow
+
 HERE = Path(__file__).parent
 ALL_ROOMS = "document.querySelectorAll('#room-list > li').length === 30"
 FOCUSED = "(e => e.id || e.className || e.tagName)(document.activeElement)"

@@ -13,6 +13,8 @@ import pytest
 
 from softlan.lab.testing import must_have_all
 
+pytestmark = pytest.mark.slow
+
 HERE = Path(__file__).parent
 LIVE = f"{shlex.quote(sys.executable)} -m softlan status --live"
 

@@ -179,6 +179,7 @@ async def count_calls(tmp_path, options):
     return bench.world.calls()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [PLAIN, GAMES], ids=["plain", "games"])
 async def test_any_call_may_fail(options, tmp_path):
     calls = await count_calls(tmp_path, options)

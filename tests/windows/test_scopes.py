@@ -12,16 +12,19 @@ def test_everything_is_put_back_in_memory(name, tmp_path):
     assert clean["calls"] > 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", scenarios.SCENARIOS)
 def test_any_call_may_fail_in_memory(name, tmp_path):
     assert scenarios.sweep(MemoryWorld(), name, tmp_path / "journal") == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", scenarios.SCENARIOS)
 def test_the_next_start_puts_right_what_a_death_left_in_memory(name, tmp_path):
     assert scenarios.crash_sweep(MemoryWorld(), name, tmp_path / "journal") == []
 
 
+@pytest.mark.slow
 def test_the_sweep_would_notice(tmp_path, monkeypatch):
     """A scope that does not restore IPv6 is found out: the sweep is no empty ceremony."""
     from softlan.windows.undo import Outcome, Undoer
