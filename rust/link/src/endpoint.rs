@@ -1,6 +1,5 @@
 //! A UDP socket that speaks QUIC: the relay's, which accepts, and the joining side's, which connects.
 
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +9,6 @@ use quinn_proto::crypto::rustls::QuicServerConfig;
 use quinn_proto::{
     ClientConfig, EndpointConfig, HashedConnectionIdGenerator, ServerConfig, TransportConfig, VarInt,
 };
-use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::{Mutex, mpsc};
 use tokio::time::timeout;
 
@@ -53,9 +51,13 @@ impl Endpoint {
     ) -> Result<Self, LinkError> {
         let transport = settings.build()?;
         let crypto = tls::server_config(chain, key)?;
-        let mut config = EndpointConfig::new(Arc::new(reset_key(key)));
-        config.grease_quic_bit(false);
-        Self::start(listen, config, Some(server_config(crypto, &transport)), transport, settings)
+        let kept = KeptKeys::of(key);
+        let mut config = EndpointConfig::new(Arc::new(kept.resets));
+        config
+            .grease_quic_bit(false)
+            .cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(kept.identifiers)));
+        let server = Some((server_config(crypto, &transport), kept.identifiers));
+        Self::start(listen, config, server, transport, settings)
     }
 
     /// The joining side's endpoint, bound to `local` (usually the unspecified address, port 0).
@@ -69,19 +71,17 @@ impl Endpoint {
 
     fn start(
         local: SocketAddr,
-        mut config: EndpointConfig,
-        server: Option<ServerConfig>,
+        config: EndpointConfig,
+        server: Option<(ServerConfig, u64)>,
         transport: Arc<TransportConfig>,
         settings: &TransportSettings,
     ) -> Result<Self, LinkError> {
         let plane = DataPlane::start("softlan-data")?;
         let (connections, accepted) = mpsc::channel(ACCEPT_BACKLOG);
-        let reception = match server {
-            None => None,
-            Some(_) => {
-                let identifier_key = random_key()?;
-                config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(identifier_key)));
-                Some(Reception { accepted: connections, identifier_key })
+        let (server, reception) = match server {
+            None => (None, None),
+            Some((server, identifier_key)) => {
+                (Some(server), Some(Reception { accepted: connections, identifier_key }))
             }
         };
         let socket = {
@@ -195,16 +195,24 @@ fn server_config(crypto: QuicServerConfig, transport: &Arc<TransportConfig>) -> 
     config
 }
 
-fn random_key() -> Result<u64, LinkError> {
-    let mut key = [0; 8];
-    SystemRandom::new().fill(&mut key).map_err(|_| io::Error::other("the system has no random numbers"))?;
-    Ok(u64::from_ne_bytes(key))
+/// What a restarted relay has again while it keeps its certificate.
+///
+/// Stateless resets (RFC 9000 section 10.3) tell its former peers at their next packet that their connections are gone, so that they need not
+/// wait for a timeout. They come only for identifiers that the endpoint knows for its own, for which the key of those must be the same, too.
+struct KeptKeys {
+    resets: ring::hmac::Key,
+    identifiers: u64,
 }
 
-/// Stateless resets (RFC 9000 section 10.3) from a key that a restarted relay has again while it keeps its certificate: its former
-/// peers then learn at their next packet that their connections are gone, instead of waiting for a timeout.
-fn reset_key(private_key: &[u8]) -> ring::hmac::Key {
-    let root = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, private_key);
-    let derived = ring::hmac::sign(&root, b"softlan stateless reset key");
-    ring::hmac::Key::new(ring::hmac::HMAC_SHA256, derived.as_ref())
+impl KeptKeys {
+    fn of(private_key: &[u8]) -> Self {
+        let root = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, private_key);
+        let derived = |what: &[u8]| ring::hmac::sign(&root, what);
+        let identifiers = derived(b"softlan connection identifiers");
+        let resets = derived(b"softlan stateless reset key");
+        Self {
+            resets: ring::hmac::Key::new(ring::hmac::HMAC_SHA256, resets.as_ref()),
+            identifiers: identifiers.as_ref().iter().take(8).fold(0, |key, byte| key << 8 | u64::from(*byte)),
+        }
+    }
 }

@@ -8,28 +8,36 @@ use bytes::BytesMut;
 use quinn_proto::TransportConfig;
 use softlan_link::{Connection, Endpoint, LinkError, TransportSettings, Trust};
 use softlan_peer::{Caller, client_config};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 const NAME: &str = "lanparty-relay.local";
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Connections that no silence ends during a test, and that are never silent.
+fn patient() -> TransportSettings {
+    TransportSettings {
+        idle_timeout: Duration::from_secs(60),
+        keep_alive: Some(Duration::from_millis(50)),
+        ..TransportSettings::default()
+    }
+}
+
 struct Relay {
     endpoint: Endpoint,
     certificate: Vec<u8>,
+    key: Vec<u8>,
 }
 
 impl Relay {
     fn start() -> Self {
-        let key = rcgen::generate_simple_self_signed(vec![NAME.into()]).unwrap();
-        let certificate = key.cert.der().to_vec();
-        let endpoint = Endpoint::server(
-            (Ipv4Addr::LOCALHOST, 0).into(),
-            vec![certificate.clone()],
-            &key.signing_key.serialize_der(),
-            &TransportSettings::default(),
-        )
-        .unwrap();
-        Self { endpoint, certificate }
+        let made = rcgen::generate_simple_self_signed(vec![NAME.into()]).unwrap();
+        let (certificate, key) = (made.cert.der().to_vec(), made.signing_key.serialize_der());
+        Self::listen((Ipv4Addr::LOCALHOST, 0).into(), certificate, key)
+    }
+
+    fn listen(address: SocketAddr, certificate: Vec<u8>, key: Vec<u8>) -> Self {
+        let endpoint = Endpoint::server(address, vec![certificate.clone()], &key, &patient()).unwrap();
+        Self { endpoint, certificate, key }
     }
 
     fn address(&self) -> SocketAddr {
@@ -52,7 +60,7 @@ impl Relay {
 
     /// An honest peer at `address`: its endpoint, and both ends of its connection.
     async fn join(&self, address: Ipv4Addr) -> Result<(Endpoint, Connection, Connection), LinkError> {
-        let endpoint = Endpoint::client((address, 0).into(), &TransportSettings::default()).unwrap();
+        let endpoint = Endpoint::client((address, 0).into(), &patient()).unwrap();
         let roots = std::slice::from_ref(&self.certificate);
         let connection = endpoint.connect(self.address(), NAME, Trust::Roots(roots), PATIENCE).await?;
         Ok((endpoint, connection, self.endpoint.accept().await.unwrap()))
@@ -143,4 +151,17 @@ async fn a_flood_of_first_packets_is_counted_and_keeps_nobody_out() {
         far.accept_control().await.unwrap();
         assert_eq!(far.read_control(10).await.unwrap().unwrap(), b"still here");
     }
+}
+
+#[tokio::test]
+async fn a_relay_that_comes_back_with_its_key_ends_its_former_connections_at_the_next_packet() {
+    let former = Relay::start();
+    let (_endpoint, near, _far) = former.join(Ipv4Addr::LOCALHOST).await.unwrap();
+    let address = former.address();
+    // As if killed: nothing is told to anybody.
+    former.endpoint.plane().stop();
+    let (certificate, key) = (former.certificate.clone(), former.key.clone());
+    drop(former);
+    let _relay = Relay::listen(address, certificate, key);
+    assert_eq!(timeout(PATIENCE, near.closed()).await.unwrap().kind, "reset");
 }
