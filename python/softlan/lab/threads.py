@@ -1,4 +1,4 @@
-"""What the lab runs beside its asyncio loop: a thread from `start` to `close`, so that what the loop does is not taken for the network's."""
+"""What the lab runs in a thread from `start` to `close`, so that what the asyncio loop does is not taken for the network's."""
 
 from __future__ import annotations
 
