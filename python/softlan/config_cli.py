@@ -43,7 +43,8 @@ def config_group(parts: Mapping[str, click.Command]) -> click.Group:
         settings = read_settings(file, parts[part])
         if settings.problems:
             raise SettingsError(settings.problems)
-        click.echo(f"{file}: good, {len(settings.values)} settings for the {part}")
+        count = len(settings.values)
+        click.echo(f"{file}: good, {count} setting{'' if count == 1 else 's'} for the {part}")
 
     @config.command(
         context_settings={
