@@ -66,6 +66,10 @@ class Machine:
         }
         self.running: list[Program] = [self.program("manager", f"exec {MANAGER} serve")]
 
+    def own_words(self, text: str) -> str:
+        """Name the end of a cable where the page names an adapter, if clients cannot have any."""
+        return text if self.desk is self.host else text.replace('tap = "softlan0"', 'attach = "cable0"')
+
     def take_over(self, other: Machine) -> None:
         """Have what was installed on another machine, as if the same commands had been typed here."""
         for path in ("opt/softlan", "usr/local/bin/softlan"):
@@ -84,7 +88,8 @@ class Machine:
             str(self.directory),
         ]
         words = ["--", "bash", "-euo", "pipefail", "-c", f'cd "$HOME"\n{script}']
-        host = self.host if re.search(r"\bsoftlan\b|manager", script) else self.desk
+        # Status is told over unix sockets, which are on the desk as well.
+        host = self.host if re.search(r"\bsoftlan (?:relay|gateway|join)\b|manager", script) else self.desk
         return Program(host, name, [*command, *words])
 
 
@@ -110,7 +115,7 @@ class Newcomers:
         assert block.on is not None
         machine = self.machines["relay" if block.on == "everyone" else block.on]
         own = self.invites["gateway"] if block.on == "gateway" else ""
-        text = whole_invite(block.text, own or self.invites["player"])
+        text = machine.own_words(whole_invite(block.text, own or self.invites["player"]))
         program = machine.program(str(block), text)
         started = time.monotonic()
         await program.start()
