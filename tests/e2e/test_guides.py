@@ -51,10 +51,8 @@ class Machine:
         shims["sudo"] = f'#!/bin/sh\nHOME={directory / "root"} exec "$@"\n'
         files = {f"/usr/local/bin/{name}": script for name, script in shims.items()}
         files["/etc/hosts"] = hosts
-        files["/etc/systemd/system/.here"] = files["/etc/softlan/.here"] = ""
+        files["/etc/systemd/system/.own"] = files["/etc/dhcp/.own"] = ""
         enter.prepare(directory, files)
-        (directory / "own/etc/softlan/.here").unlink()
-        (directory / "own/etc/softlan").rmdir()
         self.environment = {
             "PATH": self.path,
             "HOME": str(directory / "home"),

@@ -29,7 +29,7 @@ def prepare(directory: Path, files: dict[str, str]) -> None:
             continue
         replaced = {Path(file).relative_to(path).parts[0] for file in files if file.startswith(f"{path}/")}
         for name in os.listdir(path):
-            if name not in replaced:
+            if name not in replaced | {"softlan"}:  # this machine may have one of its own
                 (own / name).symlink_to(below / name)
     for path, content in files.items():
         file = Path(f"{directory}/own{path}")
