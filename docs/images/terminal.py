@@ -1,8 +1,10 @@
 """Draws docs/images/terminal.svg: `softlan status --live` beside the relay of a party that is held in the lab while it is drawn.
 
     python docs/images/terminal.py [FILE [SECONDS]]
+    python docs/images/terminal.py --made-up [FILE]
 
 What it shows is what the relay's status socket told. Only the party is made up: pings as games, a player that plays DHCP server.
+With `--made-up` it draws terminal-200.svg, and the relay is made up too: the one with 200 peers in 30 rooms of tests/observe/synthetic.py.
 """
 
 from __future__ import annotations
@@ -18,12 +20,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.terminal_theme import TerminalTheme
 
+from softlan import __version__
 from softlan.lab import Party, Program
 from softlan.lab.dhcp import rogue_offer
 from softlan.lab.namespaces import ensure_namespaces
 from softlan.lab.party import Client
 from softlan.observe.live import Screen
-from softlan.observe.local import read_all
+from softlan.observe.local import PartStatus, read_all
 
 WIDTH, HEIGHT, SECONDS = 86, 15, 12
 PLAYERS = {"ann": "PARTY1", "ben": "PARTY1", "cleo": "PARTY1", "dora": "FRIDAY", "eli": "FRIDAY"}
@@ -106,18 +109,33 @@ async def party(seconds: int) -> Screen:
     return screen
 
 
-def draw(screen: Screen) -> str:
+def made_up() -> Screen:
+    """Look for two minutes at a relay that is none."""
+    sys.path.append(str(Path(__file__).parents[2] / "tests" / "observe"))
+    from synthetic import Synthetic
+
+    screen, source = Screen(), Synthetic()
+    for reading in range(120):
+        source.at = 1000.0 + reading
+        told = PartStatus(
+            part="relay", pid=2106, version=__version__, uptime_s=source.at, status=source.snapshot()
+        )
+        screen.feed(source.at, source.at, [told])
+    return screen
+
+
+def draw(screen: Screen, height: int = HEIGHT) -> str:
     """Draw what the screen shows as SVG."""
     console = Console(
         record=True,
         width=WIDTH,
-        height=HEIGHT,
+        height=height,
         file=io.StringIO(),
         force_terminal=True,
         color_system="standard",
         highlight=False,
     )
-    for line in screen.lines(WIDTH, HEIGHT):
+    for line in screen.lines(WIDTH, height):
         console.print(line, soft_wrap=True)
     drawn = console.export_svg(title="softlan status --live", theme=THEME, code_format=FORMAT, unique_id="s")
     return re.sub(r"[ \t]+$", "", drawn, flags=re.MULTILINE)
@@ -125,9 +143,14 @@ def draw(screen: Screen) -> str:
 
 def main() -> None:
     """Hold the party, draw the picture."""
+    here, words = Path(__file__).parent, sys.argv[1:]
+    if words[:1] == ["--made-up"]:
+        drawn = draw(made_up(), height=40)
+        Path(*words[1:] or [here / "terminal-200.svg"]).write_text(drawn, encoding="utf-8")
+        return
     ensure_namespaces([sys.executable, *sys.argv])
-    file = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).with_name("terminal.svg")
-    seconds = int(sys.argv[2]) if len(sys.argv) > 2 else SECONDS
+    file = Path(words[0]) if words else here / "terminal.svg"
+    seconds = int(words[1]) if len(words) > 1 else SECONDS
     file.write_text(draw(asyncio.run(party(seconds))), encoding="utf-8")
 
 
