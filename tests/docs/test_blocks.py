@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+import tomllib
 from pathlib import Path
 
 import click
@@ -90,3 +91,9 @@ def test_links_lead_somewhere(page):
 def test_no_registry_is_named():
     for page in DOCUMENTS:
         assert not re.search(r"pypi\.|crates\.io/|pythonhosted|npmjs", page.read_text()), page
+
+
+def test_every_extra_is_named_in_the_readme():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    named = set(re.findall(r"^\| `(\w+)` \|", (ROOT / "README.md").read_text(), re.MULTILINE))
+    assert named == set(extras) - {"test", "lint", "bench"}

@@ -51,7 +51,8 @@ class Machine:
         shims["sudo"] = f'#!/bin/sh\nHOME={directory / "root"} exec "$@"\n'
         files = {f"/usr/local/bin/{name}": script for name, script in shims.items()}
         files["/etc/hosts"] = hosts
-        files["/etc/systemd/system/.own"] = files["/etc/dhcp/.own"] = ""
+        for path in ("/etc/systemd/system", "/etc/dhcp", "/var/lib/dhcp"):
+            files[f"{path}/.own"] = ""
         enter.prepare(directory, files)
         self.environment = {
             "PATH": self.path,
