@@ -1,7 +1,6 @@
 """A bot that answers a game's search for servers: it has an IP address in the room, answers ARP, and echoes UDP broadcasts to its port.
 
-    python examples/discovery_bot.py --relay party.example.org:443 --server-name lanparty-relay.local \
-        --relay-ca-cert relay-cert.der --room ROOM1 --address 192.168.88.200 --port 27015
+    python examples/discovery_bot.py --invite "softlan://party.example.org/ROOM1?pin=..." --address 192.168.88.200 --port 27015
 
 Try it from another machine of the room: `echo anybody | socat - UDP-DATAGRAM:192.168.88.255:27015,broadcast`. It needs no rights:
 there is no network adapter, the frames are the bot's own.
@@ -69,6 +68,7 @@ def checksum(header: bytes) -> int:
 async def run(options: argparse.Namespace) -> None:
     """Answer until interrupted."""
     session = Session.join(
+        options.invite,
         relay=options.relay,
         server_name=options.server_name,
         certificate=options.relay_ca_cert,
@@ -87,10 +87,13 @@ async def run(options: argparse.Namespace) -> None:
 def main() -> None:
     """Read the options and run."""
     parser = argparse.ArgumentParser(description="Answers a game's search for servers in a softlan room.")
-    parser.add_argument("--relay", required=True, metavar="HOST:PORT")
+    parser.add_argument(
+        "--invite", metavar="LINE", help="the line players are given, or what it says by options:"
+    )
+    parser.add_argument("--relay", metavar="HOST:PORT")
     parser.add_argument("--server-name", metavar="NAME")
     parser.add_argument("--relay-ca-cert", metavar="FILE")
-    parser.add_argument("--room", required=True, metavar="CODE")
+    parser.add_argument("--room", metavar="CODE")
     parser.add_argument("--address", required=True, metavar="IPV4", help="the bot's own, one nobody else has")
     parser.add_argument("--port", type=int, default=27015, metavar="PORT")
     with contextlib.suppress(KeyboardInterrupt):

@@ -1,7 +1,6 @@
 """Records what a member of a room hears, broadcasts and multicasts above all, into a file that Wireshark opens.
 
-    python examples/room_recorder.py --relay party.example.org:443 --server-name lanparty-relay.local \
-        --relay-ca-cert relay-cert.der --room ROOM1 evening.pcapng
+    python examples/room_recorder.py --invite "softlan://party.example.org/ROOM1?pin=..." evening.pcapng
 
 It ends with Ctrl-C, or after `--count` frames. It needs no rights. What two others say to each other does not come here: a relay's
 operator sees that with `softlan capture`.
@@ -23,6 +22,7 @@ from softlan.observe.pcapng import Interface, Pcapng
 async def run(options: argparse.Namespace) -> None:
     """Record until interrupted, or until there are enough frames."""
     session = Session.join(
+        options.invite,
         relay=options.relay,
         server_name=options.server_name,
         certificate=options.relay_ca_cert,
@@ -56,10 +56,13 @@ async def run(options: argparse.Namespace) -> None:
 def main() -> None:
     """Read the options and run."""
     parser = argparse.ArgumentParser(description="Records what a member of a softlan room hears, as pcapng.")
-    parser.add_argument("--relay", required=True, metavar="HOST:PORT")
+    parser.add_argument(
+        "--invite", metavar="LINE", help="the line players are given, or what it says by options:"
+    )
+    parser.add_argument("--relay", metavar="HOST:PORT")
     parser.add_argument("--server-name", metavar="NAME")
     parser.add_argument("--relay-ca-cert", metavar="FILE")
-    parser.add_argument("--room", required=True, metavar="CODE")
+    parser.add_argument("--room", metavar="CODE")
     parser.add_argument("--count", type=int, metavar="N", help="end after so many frames")
     parser.add_argument("file", type=Path)
     with contextlib.suppress(KeyboardInterrupt):

@@ -302,7 +302,7 @@ def test_a_default_file_is_found_and_can_be_done_without(tmp_path):
 def test_check(tmp_path):
     good = tmp_path / "my-gateway.toml"
     good.write_text("interface = 'eth0'\n")
-    assert "good, 1 settings for the gateway" in run("config", "check", str(good)).output
+    assert "good, 1 setting for the gateway" in run("config", "check", str(good)).output
     assert run("config", "check", str(good), "--part", "relay").exit_code == 2
     unnamed = tmp_path / "x.toml"
     unnamed.write_text("")

@@ -1,10 +1,12 @@
-"""`softlan config`: judges a configuration file, and shows which value counts and where it came from."""
+"""`softlan config`: judges a configuration file, shows which value counts and where it came from, and hands out examples."""
 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,7 @@ def config_group(parts: Mapping[str, click.Command]) -> click.Group:
 
     @click.group(context_settings={"help_option_names": ["-h", "--help"]})
     def config() -> None:
-        """Check configuration files, and show what settings come to."""
+        """Check configuration files, show what settings come to, and print examples and units for systemd."""
 
     @config.command()
     @click.argument("file", type=click.Path(path_type=Path))
@@ -41,7 +43,8 @@ def config_group(parts: Mapping[str, click.Command]) -> click.Group:
         settings = read_settings(file, parts[part])
         if settings.problems:
             raise SettingsError(settings.problems)
-        click.echo(f"{file}: good, {len(settings.values)} settings for the {part}")
+        count = len(settings.values)
+        click.echo(f"{file}: good, {count} setting{'' if count == 1 else 's'} for the {part}")
 
     @config.command(
         context_settings={
@@ -68,7 +71,31 @@ def config_group(parts: Mapping[str, click.Command]) -> click.Group:
         for e in effective:
             click.echo(f"{e.line:<{min(width, 60)}}  # {e.origin}")
 
+    @config.command()
+    @click.argument("part", type=click.Choice(list(parts)))
+    def example(*, part: str) -> None:
+        """Print PART's annotated settings, each with its default: to be kept as /etc/softlan/PART.toml."""
+        click.echo(_shared(f"{part}.toml"), nl=False)
+
+    @config.command(epilog="Files: softlan-relay.service, softlan-gateway@.service, softlan-client.service.")
+    @click.argument("part", type=click.Choice(list(parts)))
+    def unit(*, part: str) -> None:
+        """Print the systemd unit that runs PART with this installation: to be kept in /etc/systemd/system."""
+        name = f"softlan-{part}{'@' if part == 'gateway' else ''}.service"
+        program = Path(sys.executable).with_name("softlan")
+        text = _shared(name)
+        click.echo(text.replace(_INSTALLED, str(program)) if program.exists() else text, nl=False)
+
     return config
+
+
+_INSTALLED = "/opt/softlan/bin/softlan"
+"""Where the units in `packaging/systemd` expect the program."""
+
+
+def _shared(name: str) -> str:
+    """Read one of the files in `packaging/` that the package carries along."""
+    return (resources.files("softlan") / "share" / name).read_text(encoding="utf-8")
 
 
 def _part_of(file: Path, parts: Mapping[str, click.Command]) -> str:

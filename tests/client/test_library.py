@@ -12,16 +12,25 @@ from softlan.control.messages import Disconnect, Role
 from softlan.errors import ConfigError, RejectedError, SoftlanError, TrustError
 from softlan.relay.certificates import make_dev_certificate
 from softlan.relay.rooms import RoomPolicy
+from softlan.relay.rules import OPEN_RULES, parse_rules
 from softlan.relay.server import Relay, RelayConfig
+from softlan.trust import public_key_pin
 
 NAME = "relay.test"
 CERTIFICATE = make_dev_certificate(NAME)
+PIN = public_key_pin(CERTIFICATE.chain[0])
+OTHER_PIN = public_key_pin(make_dev_certificate(NAME).chain[0])
 BROADCAST = b"\xff" * 6
+ONE_KEYED_ROOM = """
+[[room]]
+code = "ROOM1"
+key = "correct horse battery"
+"""
 
 
 @contextlib.asynccontextmanager
-async def relay_at(listen="127.0.0.1:0", **policy):
-    relay = Relay.start(RelayConfig(listen=listen, policy=RoomPolicy(**policy)), CERTIFICATE)
+async def relay_at(listen="127.0.0.1:0", rules=OPEN_RULES, **policy):
+    relay = Relay.start(RelayConfig(listen=listen, policy=RoomPolicy(**policy)), CERTIFICATE, rules)
     serving = asyncio.create_task(relay.serve())
     try:
         yield relay
@@ -183,6 +192,59 @@ async def test_the_operator_sees_its_name(relay):
         (peer,) = room["peers"]
         assert peer["software"].startswith("echo bot; softlan/")
         assert bot.mac == Mac("02:00:00:00:00:07")
+
+
+async def test_an_invite_is_all_it_takes(relay):
+    async with Session.join(f"<softlan://{relay.local_address}/room1?pin={PIN}>") as ann, join(relay) as ben:
+        await until(lambda: ann.peers)
+        assert ann.peers[0].mac == ben.mac
+        assert ann.room == "ROOM1"
+
+
+async def test_an_invite_brings_the_room_s_key():
+    async with relay_at(rules=parse_rules(ONE_KEYED_ROOM, str)) as relay:
+        invite = f"softlan://{relay.local_address}/ROOM1?pin={PIN}"
+        async with Session.join(f"{invite}&key=correct%20horse%20battery"):
+            pass
+        async with Session.join(invite, key="correct horse battery"):
+            pass
+        for wrong in (invite, f"{invite}&key=correct%20horse%20buttery"):
+            with pytest.raises(RejectedError):
+                async with Session.join(wrong):
+                    pass
+
+
+async def test_what_is_given_beside_an_invite_counts_more(relay):
+    other = f"softlan://127.0.0.1:1/elsewhere?pin={OTHER_PIN}"
+    async with Session.join(other, relay=relay.local_address, room="room2", pins=[PIN]) as ann:
+        assert ann.room == "ROOM2"
+    with pytest.raises(TrustError, match="pin"):
+        async with Session.join(other, relay=relay.local_address):
+            pass
+
+
+async def test_what_an_invite_says_that_is_not_known_is_told(relay, caplog):
+    async with Session.join(f"softlan://{relay.local_address}/R?pin={PIN}&colour=blue"):
+        assert "'colour'" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {},
+        {"relay": "127.0.0.1:1"},
+        {"room": "R"},
+        {"invite": "https://party.example.org/R"},
+        {"invite": "softlan://127.0.0.1/R?pin=AAAA"},
+        {"invite": f"softlan://127.0.0.1/R?pin={PIN}", "certificate": b"x"},
+        {"relay": "127.0.0.1:1", "room": "R", "pins": PIN},
+        {"relay": "127.0.0.1:1", "room": "R", "pins": ["short"]},
+        {"relay": "127.0.0.1:1", "room": "R", "key": ""},
+    ],
+)
+def test_an_entrance_that_makes_no_sense(wrong):
+    with pytest.raises(ConfigError):
+        Session.join(**wrong)
 
 
 @pytest.mark.parametrize(

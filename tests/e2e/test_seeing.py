@@ -17,7 +17,8 @@ from browser import open_browser
 
 from softlan.lab import Party, Program
 from softlan.lab.packets import BROADCAST, ethernet, mac_bytes
-from softlan.lab.party import ROOM, Part
+from softlan.lab.party import RELAY_ADDRESS, ROOM, Part
+from softlan.trust import public_key_pin
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -133,9 +134,7 @@ async def test_a_clients_own_frames_and_another_room(
 
 def example(party: Party, name: str, *options: str) -> Program:
     """One of `examples/`, on a machine of its own on the internet, as a user without any rights."""
-    assert party.relay is not None
-    entrance = party.entrance(ROOM)
-    command = [sys.executable, str(EXAMPLES / name), *entrance, *options]
+    command = [sys.executable, str(EXAMPLES / name), *options]
     return Program(party.machine(name), name, command, {"PYTHONUNBUFFERED": "1"})
 
 
@@ -148,7 +147,11 @@ async def said(program: Program, words: str) -> None:
 
 
 async def test_the_discovery_bot_answers_arp_and_broadcasts(party: Party, tool: Any) -> None:
-    bot = example(party, "discovery_bot.py", "--address", "192.168.88.200", "--port", "6112")
+    assert party.relay is not None
+    pin = public_key_pin(party.relay.certificate.read_bytes())
+    invite = f"softlan://{RELAY_ADDRESS}/{ROOM}?pin={pin}"
+    options = ["--invite", invite, "--address", "192.168.88.200", "--port", "6112"]
+    bot = example(party, "discovery_bot.py", *options)
     await bot.start()
     try:
         await said(bot, f"in room {ROOM}")
@@ -171,7 +174,7 @@ async def test_the_discovery_bot_answers_arp_and_broadcasts(party: Party, tool: 
 async def test_the_room_recorder_records(party: Party, tmp_path: Path, needs: Callable[[str], None]) -> None:
     needs("tshark")
     file = tmp_path / "evening.pcapng"
-    recorder = example(party, "room_recorder.py", "--count", "3", str(file))
+    recorder = example(party, "room_recorder.py", *party.entrance(ROOM), "--count", "3", str(file))
     await recorder.start()
     await said(recorder, "recording room")
     ann = party.client("ann")

@@ -131,6 +131,15 @@ async def test_a_browser_shows_the_token_once(monkeypatch):
         assert (await web.get("/login")).status_code == 303
 
 
+async def test_guesses_at_the_token_wait_and_are_few_at_once(monkeypatch):
+    monkeypatch.setattr("softlan.observe.page.app._WRONG_TOKEN_S", 0.5)
+    async with client(TOKEN, host="relay.example.org") as web:
+        guesses = [web.post("/login", data={"token": f"wrong {n}"}) for n in range(20)]
+        answers = [answer.status_code for answer in await asyncio.gather(*guesses)]
+        assert (answers.count(403), answers.count(429)) == (8, 12)
+        assert (await web.post("/login", data={"token": TOKEN})).status_code == 303
+
+
 async def test_a_form_without_end_is_not_read():
     async with client(TOKEN) as web:
         assert (await web.post("/login", content=b"token=" + b"x" * 100_000)).status_code == 413

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 
+from softlan.cli import main
 from softlan.client.cli import client
 from softlan.gateway.cli import gateway
 from softlan.relay.cli import relay
@@ -47,3 +49,9 @@ def test_defaults_in_the_example_are_the_defaults(part):
             assert option.type_cast_value(context, written[key]) == option.type_cast_value(
                 context, default
             ), key
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_an_installed_softlan_prints_the_example(part):
+    done = CliRunner().invoke(main, ["config", "example", part])
+    assert (done.exit_code, done.output) == (0, (EXAMPLES / f"{part}.toml").read_text())

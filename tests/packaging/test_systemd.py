@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from softlan.cli import main
 from softlan.lab.testing import must_have_all
@@ -62,3 +63,12 @@ def test_softlan_knows_the_options_in_the_unit(name):
     assert program == INSTALLED
     known = {option for parameter in main.commands[part].params for option in parameter.opts}
     assert {word for word in arguments if word.startswith("--")} <= known
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_installed_softlan_prints_the_unit_for_itself(name):
+    done = CliRunner().invoke(main, ["config", "unit", re.split(r"[-@.]", name)[1]])
+    assert done.exit_code == 0
+    here = str(Path(sys.executable).with_name("softlan"))
+    assert done.output == (UNITS / name).read_text().replace(INSTALLED, here)
+    assert here in done.output

@@ -29,6 +29,10 @@ class Adapter(Protocol):
     def device(self) -> Device:
         """What a bridge takes."""
 
+    @property
+    def next_step(self) -> str | None:
+        """What is left for the player to do once it is there, None if nothing."""
+
     def set_mtu(self, mtu: int) -> None:
         """Change the IP MTU, in bytes, of an adapter in use."""
 

@@ -105,6 +105,7 @@ class Client:
             mac = self.config.session.mac
             assert mac is not None
             ready = status.AdapterReady(self._adapter.name, mac, welcome.tap_mtu)
+            step = self._adapter.next_step
             log_event(
                 logger,
                 Event.ADAPTER_READY,
@@ -112,6 +113,7 @@ class Client:
                 interface=self._adapter.name,
                 mac=mac,
                 tap_mtu=welcome.tap_mtu,
+                **({} if step is None else {"hint": step}),
             )
         else:
             self._adapter.relay_moved(connection.remote_address)

@@ -1,6 +1,6 @@
 """A room for programs: join, send and receive Ethernet frames, without a network adapter and so without any rights.
 
-    async with Session.join(relay="party.example.org:443", room="ROOM1", certificate="relay-cert.der") as session:
+    async with Session.join("softlan://party.example.org/ROOM1?pin=...") as session:
         await session.send(frame)
         async for frame in session.frames():
             ...
@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
 import os
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -23,11 +24,15 @@ from softlan._core import Bridge, Connection, CoreError, FrameLog, Mac, MemoryDe
 from softlan.client.identity import SECRET_SIZE, Identity
 from softlan.client.session import RelaySession, SessionConfig
 from softlan.config import Congestion, parse_host_port, parse_room, parse_virtual_mac
+from softlan.control.keys import parse_key
 from softlan.control.messages import PeerFacts, PeerJoined, PeerLeft, Role, Welcome
 from softlan.errors import ConfigError, SoftlanError
-from softlan.trust import load_trusted_certificates, system_trusted_certificates
+from softlan.invite import parse_invite
+from softlan.trust import load_trusted_certificates, parse_pin, system_trusted_certificates
 
 __all__ = ["Peer", "Session"]
+
+logger = logging.getLogger(__name__)
 
 _MAX_NAME = 32
 """Characters; the control protocol has 64 for it and softlan's own version."""
@@ -63,9 +68,12 @@ class Session:
     @classmethod
     def join(
         cls,
+        invite: str | None = None,
         *,
-        relay: str,
-        room: str,
+        relay: str | None = None,
+        room: str | None = None,
+        pins: Sequence[str] = (),
+        key: str | None = None,
         certificate: str | os.PathLike[str] | bytes | None = None,
         server_name: str | None = None,
         mac: Mac | str | None = None,
@@ -75,17 +83,34 @@ class Session:
     ) -> Session:
         """Describe the room to join; `async with` joins it and, in the end, leaves it.
 
-        `relay` is `host:port`. `certificate` is the relay's, or its authority's: a file (DER or PEM), or DER bytes; without one the
-        system's authorities are trusted. `server_name` is the name the certificate is for, the relay's host if not given. `mac` is a
-        random one if not given. `name` is what the relay's operator sees this program called, up to 32 characters. `queue` is how many
-        frames wait each way; frames that come while it is full are dropped, and counted in `lost`.
+        `invite` is the line a player is given, softlan://...; what is given besides counts more than what it says, as with
+        `softlan join`. `relay` is `host:port`. `pins` are pins of the relay's public key, any of which will do. `key` is the room's key
+        or an invite's. `certificate` is the relay's, or its authority's: a file (DER or PEM), or DER bytes; with neither pin nor
+        certificate the system's authorities are trusted. `server_name` is the name the certificate is for, the relay's host if not
+        given. `mac` is a random one if not given. `name` is what the relay's operator sees this program called, up to 32 characters.
+        `queue` is how many frames wait each way; frames that come while it is full are dropped, and counted in `lost`.
 
         Raises:
-            ConfigError: an argument cannot be what it is, or the certificate's file cannot be read.
+            ConfigError: an argument is missing, cannot be what it is, or excludes another, or the certificate's file cannot be read.
 
         Entering raises what joining raises: RelayUnreachableError, TrustError, RejectedError.
 
         """
+        if invite is not None:
+            said = parse_invite(invite)
+            for note in said.notes:
+                logger.warning("%s", note)
+            relay, room = relay or str(said.relay), room or said.room
+            pins, key = pins or said.pins, key or said.key
+        if relay is None or room is None:
+            missing = "relay" if relay is None else "room"
+            raise ConfigError(
+                f"{missing}: not given", hint='give an invite, "softlan://...", or relay and room'
+            )
+        if pins and certificate is not None:
+            raise ConfigError("a pin and a certificate exclude each other", hint="a pin needs no certificate")
+        if isinstance(pins, str):
+            raise ConfigError("pins: a list of pins, not one", hint="write pins=[pin]")
         where = parse_host_port(relay)
         own = Mac.random_local() if mac is None else parse_virtual_mac(str(mac))
         if name is not None and (not name.isprintable() or len(name) > _MAX_NAME):
@@ -96,8 +121,10 @@ class Session:
         config = SessionConfig(
             relay=where,
             server_name=server,
-            trusted=_trust(certificate),
-            pinned=certificate is not None,
+            trusted=list if pins else _trust(certificate),
+            pinned=certificate is not None or bool(pins),
+            pins=tuple(map(parse_pin, pins)),
+            key=None if key is None else parse_key(key),
             room=code,
             role=Role.CLIENT,
             mac=own,

@@ -70,6 +70,12 @@ class TapAdapter:
         """What a bridge takes."""
         return self._device
 
+    @property
+    def next_step(self) -> str:
+        """Have an address: nothing on Linux asks for one by itself, as Windows does."""
+        by_hand = f"`ip address add 192.168.88.23/24 dev {self.name}`"
+        return f"give it an address: by DHCP from the LAN (the address alone, not its router), or by hand, like {by_hand}"
+
     def set_mtu(self, mtu: int) -> None:
         """Change the IP MTU, in bytes."""
         _set_mtu(self.name, mtu)
@@ -108,6 +114,10 @@ class AttachedAdapter:
     def device(self) -> PacketSocket:
         """What a bridge takes."""
         return self._device
+
+    @property
+    def next_step(self) -> None:
+        """Nothing here: the player is at the other end."""
 
     def set_mtu(self, mtu: int) -> None:
         """Leave the MTU alone."""

@@ -131,6 +131,10 @@ class WindowsAdapter:
         return self._tap.adapter.name
 
     @property
+    def next_step(self) -> None:
+        """Nothing: Windows asks for an address by itself."""
+
+    @property
     def device(self) -> WindowsTap:
         """What a bridge takes."""
         return self._tap.device

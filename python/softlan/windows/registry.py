@@ -68,7 +68,7 @@ def choose_adapter(adapters: Sequence[InstalledAdapter], wanted: str | None) -> 
         raise InterfaceError(
             "this machine has no TAP-Windows6 adapter",
             hint="install the TAP-Windows6 driver (9.27 or newer; OpenVPN's installer has it as a feature),"
-            " then add an adapter with `tapctl create --name softlan`; docs/windows.md shows each step",
+            " then add an adapter with `tapctl create --name softlan`; docs/guides/windows.md shows each step",
         )
     names = ", ".join(repr(adapter.name) for adapter in adapters)
     if wanted is not None:

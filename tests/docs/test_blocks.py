@@ -1,0 +1,99 @@
+"""Every command in the documents is one: a shell can read it and softlan's own command line takes it, also where the lab cannot run it."""
+
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import click
+import pytest
+from blocks import DOCS, PAGES, ROOT, Block, blocks, commands, parse
+
+from softlan.cli import main
+
+BLOCKS = [block for page in PAGES for block in blocks(page)]
+DOCUMENTS = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+
+
+def test_there_are_blocks_on_every_page():
+    assert {block.page for block in BLOCKS} == set(PAGES)
+    assert sum(block.on is not None for block in BLOCKS) > len(BLOCKS) / 2
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=str)
+def test_the_shell_can_read_it(block):
+    if block.language == "bat":
+        assert all(line.count('"') % 2 == 0 for line in block.text.splitlines())
+        return
+    done = subprocess.run(["bash", "-n"], input=block.text, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("block", [b for b in BLOCKS if "softlan" in b.text], ids=str)
+def test_softlan_takes_the_options(block):
+    for words in commands(block):
+        try:
+            parse(words, "windows" if block.language == "bat" else "posix")
+        except click.exceptions.Exit:  # --help and --version
+            pass
+        except click.ClickException as error:
+            pytest.fail(f"softlan {' '.join(words)}: {error.format_message()}", pytrace=False)
+
+
+def test_commands_are_found_in_a_block():
+    text = "sudo softlan relay --listen 4433/udp | tee x\npy -m softlan.client --self-test\nsudo pip install softlan\n# softlan no\n"
+    block = Block(Path("x"), 1, "sh", text)
+    assert list(commands(block)) == [["relay", "--listen", "4433/udp"], ["client", "--self-test"]]
+    with pytest.raises(click.ClickException, match="--lissten"):
+        parse(["relay", "--lissten", "x"], "posix")
+    with pytest.raises(click.ClickException, match="relayy"):
+        parse(["relayy"], "posix")
+
+
+@pytest.mark.parametrize("page", DOCUMENTS, ids=lambda page: page.name)
+def test_options_that_are_spoken_of_exist(page):
+    """`softlan COMMAND ... --option` anywhere in a document, in a line of code or among words."""
+    known = {"--help", "--version", *options_below(main)}
+    text = page.read_text()
+    for code in [*re.findall(r"`([^`\n]+)`", text), *re.findall(r"^    (.+)$", text, re.MULTILINE)]:
+        found = re.search(r"\bsoftlan (\w+)", code)
+        if found and found[1] in main.commands:
+            said = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", code))
+            assert said <= known, code
+
+
+def options_below(group):
+    for command in group.commands.values():
+        for parameter in command.params:
+            yield from parameter.opts
+            yield from parameter.secondary_opts
+        if isinstance(command, click.Group):
+            yield from options_below(command)
+
+
+@pytest.mark.parametrize("page", DOCUMENTS, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    text = page.read_text()
+    targets = [*re.findall(r"\]\(([^)\s]+)\)", text), *re.findall(r'(?:src|srcset|href)="([^"]+)"', text)]
+    for target in targets:
+        file, _, anchor = target.partition("#")
+        if "://" in target:
+            continue
+        linked = (page.parent / file).resolve() if file else page
+        assert linked.exists(), target
+        if anchor:
+            titles = re.findall(r"^#+ (.+)$", linked.read_text(), re.MULTILINE)
+            assert anchor in {re.sub(r"[^\w -]", "", t).strip().lower().replace(" ", "-") for t in titles}, (
+                target
+            )
+
+
+def test_no_registry_is_named():
+    for page in DOCUMENTS:
+        assert not re.search(r"pypi\.|crates\.io/|pythonhosted|npmjs", page.read_text()), page
+
+
+def test_every_extra_is_named_in_the_readme():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    named = set(re.findall(r"^\| `(\w+)` \|", (ROOT / "README.md").read_text(), re.MULTILINE))
+    assert named == set(extras) - {"test", "lint", "bench"}
