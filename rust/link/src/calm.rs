@@ -21,8 +21,11 @@ const MOST_WINDOW: u64 = 256 << 20;
 const INITIAL_PACKETS: u64 = 10;
 /// The queue aimed at is this part of the path's own round trip, within the bounds below.
 const TARGET_PART: u32 = 4;
-const LEAST_TARGET: Duration = Duration::from_millis(1);
+const LEAST_TARGET: Duration = Duration::from_micros(300);
 const MOST_TARGET: Duration = Duration::from_millis(15);
+/// Below so long a round trip, as within one machine or one LAN, what is full is a processor and not a line: packets wait in sockets, and a round is
+/// a few bursts of which one found its reader idle. There the mean of a round tells the queue, where on longer paths, which jitter, the shortest does.
+const SHORT_PATH: Duration = Duration::from_millis(1);
 /// How long the shortest round trip is believed: a path may get longer, and others may fill its buffer for good.
 const BASE_MEMORY: Duration = Duration::from_secs(5);
 /// Round trips for which the queue is let run empty: one until the smaller window is felt, one to see the path alone.
@@ -49,6 +52,8 @@ impl ControllerFactory for CalmConfig {
 pub struct Calm {
     mtu: u64,
     window: u64,
+    /// Bytes sent and neither acknowledged nor lost, as far as this controller was told.
+    in_flight: u64,
     /// No queue has been seen yet: the window doubles each round.
     starting: bool,
     base: ShortestOf,
@@ -70,6 +75,9 @@ struct Drain {
 struct Round {
     since: Instant,
     shortest: Option<Duration>,
+    /// Of all acknowledgements, for their mean.
+    total: Duration,
+    acks: u32,
     acked: u64,
     lost: u64,
     /// The window was what held the sender back at some time.
@@ -78,7 +86,7 @@ struct Round {
 
 impl Round {
     fn new(since: Instant) -> Self {
-        Self { since, shortest: None, acked: 0, lost: 0, limited: false }
+        Self { since, shortest: None, total: Duration::ZERO, acks: 0, acked: 0, lost: 0, limited: false }
     }
 }
 
@@ -109,11 +117,17 @@ impl Calm {
         Self {
             mtu: mtu.into(),
             window: INITIAL_PACKETS * u64::from(mtu),
+            in_flight: 0,
             starting: true,
             base: ShortestOf { since: now, present: None, former: None },
             round: Round::new(now),
             drain: Drain { last: now, under_way: None },
         }
+    }
+
+    /// Bytes that may be sent before something more is acknowledged.
+    pub(crate) fn room(&self) -> u64 {
+        self.window.saturating_sub(self.in_flight)
     }
 
     fn floor(&self) -> u64 {
@@ -127,6 +141,8 @@ impl Calm {
         self.base.saw(now, took);
         let round = &mut self.round;
         round.shortest = Some(round.shortest.map_or(took, |known| known.min(took)));
+        round.total += took;
+        round.acks += 1;
         round.acked += bytes;
         round.limited |= limited;
         if now.saturating_duration_since(round.since) >= smoothed {
@@ -137,7 +153,8 @@ impl Calm {
     fn end_round(&mut self, now: Instant) {
         let round = std::mem::replace(&mut self.round, Round::new(now));
         let (Some(base), Some(shortest)) = (self.base.get(), round.shortest) else { return };
-        let queue = shortest.saturating_sub(base);
+        let took = if base < SHORT_PATH { round.total / round.acks.max(1) } else { shortest };
+        let queue = took.saturating_sub(base);
         let target = (base / TARGET_PART).clamp(LEAST_TARGET, MOST_TARGET);
         if self.drains(now, base, target) {
             return;
@@ -177,11 +194,20 @@ impl Calm {
 }
 
 impl Controller for Calm {
+    fn on_sent(&mut self, _now: Instant, bytes: u64, _last_packet_number: u64) {
+        self.in_flight += bytes;
+    }
+
+    fn on_end_acks(&mut self, _now: Instant, in_flight: u64, _app_limited: bool, _largest: Option<u64>) {
+        self.in_flight = in_flight;
+    }
+
     fn on_ack(&mut self, now: Instant, sent: Instant, bytes: u64, app_limited: bool, rtt: &RttEstimator) {
         self.acked(now, sent, bytes, !app_limited, rtt.get());
     }
 
     fn on_congestion_event(&mut self, now: Instant, _sent: Instant, is_persistent: bool, lost_bytes: u64) {
+        self.in_flight = self.in_flight.saturating_sub(lost_bytes);
         self.round.lost += lost_bytes;
         if is_persistent {
             self.window = self.floor();
@@ -231,6 +257,46 @@ mod tests {
             controller.acked(now, now - delay, MTU, true, delay);
         }
         assert_eq!(controller.window(), MOST_WINDOW);
+    }
+
+    /// Feeds rounds in which one packet came back at once and all others had to wait, and gives the window after them.
+    fn after_uneven_rounds(delay: Duration, waits: Duration) -> u64 {
+        let (mut controller, start) = fresh();
+        controller.window = 1000 * MTU;
+        controller.starting = false;
+        for round in 1..20 {
+            let now = start + (delay + waits) * round;
+            for packet in 0..32 {
+                let took = if packet == 0 { delay } else { delay + waits };
+                controller.acked(now, now - took, MTU, true, delay + waits);
+            }
+        }
+        controller.window()
+    }
+
+    #[test]
+    fn on_a_short_path_one_quick_packet_does_not_hide_the_queue() {
+        assert!(after_uneven_rounds(Duration::from_micros(100), ms(2)) < 1000 * MTU / 2);
+    }
+
+    #[test]
+    fn on_a_longer_path_jitter_is_no_queue() {
+        assert!(after_uneven_rounds(ms(20), ms(30)) > 1000 * MTU);
+    }
+
+    #[test]
+    fn its_room_is_what_the_window_leaves() {
+        let (mut controller, start) = fresh();
+        let window = controller.window();
+        assert_eq!(controller.room(), window);
+        controller.on_sent(start, 3 * MTU, 2);
+        assert_eq!(controller.room(), window - 3 * MTU);
+        controller.on_congestion_event(start, start, false, MTU);
+        assert_eq!(controller.room(), window - 2 * MTU);
+        controller.on_end_acks(start, MTU, false, Some(1));
+        assert_eq!(controller.room(), window - MTU);
+        controller.on_sent(start, 2 * window, 3);
+        assert_eq!(controller.room(), 0);
     }
 
     /// One bottleneck with a buffer, and a sender that always has something to send, on a clock of their own.

@@ -11,14 +11,19 @@ use tokio::sync::Notify;
 use super::ReadyMark;
 use super::control_turn::{ControlTurn, Counted};
 use crate::cable::Cable;
+use crate::calm::Calm;
 use crate::transport::QUIC_DATAGRAM_BUFFER;
 
 /// How much time's worth of datagrams QUIC may hold that cannot be sent yet: behind them even the most urgent frame waits.
 const FEED: Duration = Duration::from_millis(1);
-/// Bytes QUIC may always hold: two full datagrams.
-const LEAST_FEED: usize = 3 * 1024;
+/// Bytes QUIC may hold beyond what it can send at once: two full datagrams, so that it notices that its window is what holds it back.
+const SPARE_FEED: usize = 3 * 1024;
 /// Bytes QUIC may hold at most: what one system call takes.
 const MOST_FEED: usize = 64 * 1024;
+/// A burst is at most one part in so many of the window, so that the peer is busy with one while the next is made.
+const BURSTS_A_WINDOW: usize = 2;
+/// Packets that a burst may always have.
+const LEAST_BURST: usize = 8;
 /// Datagrams kept for a connection that nobody has plugged in yet. More are lost: before its admission nobody has a claim to memory.
 const EARLY: usize = 32;
 
@@ -104,7 +109,9 @@ impl State {
     ) -> Option<Transmit> {
         self.top_up(now);
         buffer.clear();
-        let packets = burst(self.proto.current_mtu().into());
+        let packet = usize::from(self.proto.current_mtu());
+        let part = self.proto.congestion_state().window() as usize / (BURSTS_A_WINDOW * packet.max(1));
+        let packets = burst(packet).min(part.max(LEAST_BURST));
         self.proto.poll_transmit(now, packets, buffer)
     }
 
@@ -120,10 +127,15 @@ impl State {
     }
 }
 
-/// Bytes of datagrams QUIC may hold at the connection's present rate.
+/// Bytes of datagrams QUIC may hold now: what it may send at once, so that all else waits where the most urgent goes first.
 fn feed(proto: &Connection) -> usize {
-    let rate = proto.congestion_state().window() as f64 / proto.rtt().as_secs_f64().max(1e-6);
-    ((rate * FEED.as_secs_f64()) as usize).clamp(LEAST_FEED, MOST_FEED)
+    let control = proto.congestion_state();
+    let rate = control.window() as f64 / proto.rtt().as_secs_f64().max(1e-6);
+    let paced = ((rate * FEED.as_secs_f64()) as usize).min(MOST_FEED);
+    // The only way to a controller's own state. Others do not tell it: they get the time's worth.
+    let room =
+        control.clone_box().into_any().downcast::<Calm>().map_or(MOST_FEED, |calm| calm.room() as usize);
+    paced.min(room) + SPARE_FEED
 }
 
 fn counted(proto: &Connection) -> Counted {
