@@ -12,6 +12,7 @@ from softlan.client.cli import client, join
 from softlan.command import HELP_WIDTH
 from softlan.completion import completion
 from softlan.config_cli import config_group
+from softlan.doctor.cli import doctor
 from softlan.errors import ConfigError
 from softlan.gateway.cli import gateway
 from softlan.invite_cli import invite
@@ -131,6 +132,7 @@ for _command in (
     gateway,
     client,
     invite,
+    doctor,
     admin,
     capture,
     config_group({"relay": relay, "gateway": gateway, "client": client}),
