@@ -13,6 +13,7 @@ from softlan.command import HELP_WIDTH
 from softlan.completion import completion
 from softlan.config_cli import config_group
 from softlan.doctor.cli import doctor
+from softlan.doctor.ping_cli import ping
 from softlan.errors import ConfigError
 from softlan.gateway.cli import gateway
 from softlan.invite_cli import invite
@@ -133,6 +134,7 @@ for _command in (
     client,
     invite,
     doctor,
+    ping,
     admin,
     capture,
     config_group({"relay": relay, "gateway": gateway, "client": client}),

@@ -99,7 +99,12 @@ class Client:
         room = welcome.room.code
         if self._adapter is None or self._bridge is None:
             self._adapter = self.config.make_adapter(welcome.tap_mtu, connection.remote_address)
-            self._bridge = Bridge.start(self.session.endpoint, self._adapter.device, self.frame_log)
+            self._bridge = Bridge.start(
+                self.session.endpoint,
+                self._adapter.device,
+                self.frame_log,
+                loopback=self.config.session.mac,
+            )
             self._watch = asyncio.create_task(self._watch_port(self._bridge))
             self._mtu = welcome.tap_mtu
             mac = self.config.session.mac

@@ -19,8 +19,6 @@ from softlan.client.identity import SECRET_SIZE, Identity, default_identity_path
 from softlan.client.library import Session
 from softlan.client.session import SessionConfig, resolve
 from softlan.config import HostPort, parse_host_port
-from softlan.control.fields import FieldFault
-from softlan.control.keys import Invite, read_token
 from softlan.control.messages import SUPPORTED_PROTOCOLS, Role
 from softlan.doctor import judge, knock, visit
 from softlan.doctor.findings import Check, Finding, Grade, from_error
@@ -177,8 +175,8 @@ class _Relay:
         ):
             return []  # The handshake's line has said it.
         hint = trusted.hint
-        if certificate is not None and isinstance(trusted, TrustError):
-            hint = f"{hint}; it shows the pin {certificate.pin}" if hint else None
+        if certificate is not None and isinstance(trusted, TrustError) and not session.pinned:
+            hint = f"{hint}; or ask whether its pin is {certificate.pin}, and give it with --pin"
         return [Finding(Check.CERTIFICATE, Grade.BAD, str(trusted), hint, facts)]
 
     async def _room(self) -> AsyncIterator[Finding]:
@@ -196,7 +194,7 @@ class _Relay:
         if not self._wish.join:
             yield Finding(Check.ROOM, Grade.SKIPPED, "not tried, as asked")
             return
-        once = _is_for_once(self._session)
+        once = visit.is_for_once(self._session)
         try:
             with contextlib.ExitStack() as stack:
                 path = self._wish.identity or default_identity_path(self._session.role)
@@ -261,16 +259,6 @@ def _as_player(session: SessionConfig, identity: Identity, *, once: bool) -> Ses
         identity = Identity(identity.mac, secrets.token_bytes(SECRET_SIZE))
     resume = identity.resume_key(session.server_name, session.room)
     return dataclasses.replace(session, mac=identity.mac, resume=resume)
-
-
-def _is_for_once(session: SessionConfig) -> bool:
-    """Look whether the key is an invite for a single use. Only the relay decides by it; here it keeps the doctor from using it up."""
-    if not isinstance(session.key, Invite):
-        return False
-    try:
-        return read_token(session.key.token).once
-    except FieldFault:
-        return False
 
 
 def _place(address: str) -> tuple[str, int]:

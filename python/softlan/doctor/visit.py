@@ -15,10 +15,12 @@ from softlan.client.identity import SECRET_SIZE, Identity
 from softlan.client.library import Session
 from softlan.client.session import RelaySession, SessionConfig, explain_failure
 from softlan.control.codes import Code
+from softlan.control.fields import FieldFault
+from softlan.control.keys import Invite, read_token
 from softlan.control.messages import PeerJoined, PeerLeft, Role, Welcome
 from softlan.errors import SoftlanError
 
-__all__ = ["Echo", "Trusted", "Visit", "echo", "enter", "second_visitor", "try_trust"]
+__all__ = ["Echo", "Trusted", "Visit", "echo", "enter", "is_for_once", "second_visitor", "try_trust"]
 
 _CONNECT_S = 5.0
 _BUDGET_S = 1.5
@@ -111,6 +113,16 @@ async def enter(config: SessionConfig) -> AsyncIterator[Visit]:
         entered.cancel()
         inner.stop()
         await asyncio.wait((running,))
+
+
+def is_for_once(session: SessionConfig) -> bool:
+    """Look whether the key is an invite for a single use. Only the relay decides by it; here it keeps a visit from using it up."""
+    if not isinstance(session.key, Invite):
+        return False
+    try:
+        return read_token(session.key.token).once
+    except FieldFault:
+        return False
 
 
 def second_visitor(config: SessionConfig) -> SessionConfig:

@@ -1,0 +1,178 @@
+"""`softlan ping`: the way to another player, through the room."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from softlan._core import Mac
+from softlan.client.identity import SECRET_SIZE, Identity
+from softlan.client.library import Session
+from softlan.command import PartCommand
+from softlan.config import SECONDS, HostPort
+from softlan.control.messages import Role
+from softlan.doctor.findings import Check, Finding, exit_status
+from softlan.doctor.judge import judge_trips, milliseconds
+from softlan.doctor.ping import Target, choose
+from softlan.doctor.visit import enter, is_for_once
+from softlan.errors import ConfigError
+from softlan.parts import ROOM_OPTIONS, reported, run_part, session_config, session_options, version_option
+
+__all__ = ["ping"]
+
+_WAIT_S = 2.0
+"""For the last answer."""
+
+_MIN_INTERVAL_S = 0.05
+"""Fast enough to measure, and below what a room takes for a storm."""
+
+
+@click.command(
+    cls=PartCommand,
+    short_help="Measure the way to another player, through the room.",
+    groups={"Which room": ROOM_OPTIONS, "What is sent": ("count", "interval", "size")},
+)
+@click.argument("peer")  # before [INVITE], which may be missing
+@session_options
+@click.option(
+    "-c",
+    "--count",
+    type=click.IntRange(1, 100_000),
+    default=10,
+    show_default=True,
+    metavar="N",
+    help="How many frames.",
+)
+@click.option(
+    "-i",
+    "--interval",
+    type=SECONDS,
+    default="200ms",
+    show_default=True,
+    metavar="TIME",
+    help="Between one and the next; 50ms at least.",
+)
+@click.option(
+    "--size",
+    type=click.IntRange(60, 1514),
+    default=128,
+    show_default=True,
+    metavar="BYTES",
+    help="The frames' length, header included; ARP's is always 60.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON: one object.")
+@version_option
+@reported
+def ping(
+    *,
+    peer: str,
+    relay: HostPort,
+    room: str,
+    count: int,
+    interval: float,
+    size: int,
+    as_json: bool,
+    identity: object,
+    **session: Any,
+) -> None:
+    """Measure the way to PEER through the room: a peer id or MAC (`softlan status` on the relay and logs show them), or an IP address.
+
+    INVITE is the line you were given, softlan://..., in double quotes; the options do without it. It joins the room as a visitor of its
+    own, so no adapter and no rights are needed. An id or MAC is answered by the player's softlan itself, an IP address by the machine that
+    has it, be it a player's or one behind the gateway.
+
+    Exit status: 0 all is good, 1 something is bad, 2 used wrongly, 3 something is poor.
+    """
+    del identity  # A visitor has one of its own, for this run.
+    if not _MIN_INTERVAL_S <= interval <= 60:
+        raise ConfigError("--interval is from 50ms to 60s")
+    visitor = Identity(Mac.random_local(), secrets.token_bytes(SECRET_SIZE))
+    config = session_config(relay=relay, room=room, role=Role.CLIENT, identity=visitor, **session)
+    if is_for_once(config):
+        raise ConfigError(
+            "the invite is for one use, and a ping would use it up", hint="ask the host for another"
+        )
+    say: Callable[[str], None] = (lambda _: None) if as_json else click.echo
+    run = _Run(count, interval, size, say)
+    target: list[Target] = []
+
+    async def main(stopping: asyncio.Event) -> None:
+        async with enter(config) as entered:
+            assert entered.session is not None
+            target.append(choose(peer, entered.session.peers))
+            say(f"{target[0].name} in room {config.room}, through {relay}")
+            await run.measure(entered.session, target[0], stopping)
+
+    run_part(main)
+    if not target or not run.trips:
+        sys.exit(1)
+    judged = judge_trips(Check.ECHO, run.trips, f"of {len(run.trips)}")
+    if not any(trip is not None for trip in run.trips):
+        says = f"{target[0].name} does not answer"
+        judged = Finding(judged.check, judged.grade, says, target[0].silence, judged.facts)
+    if as_json:
+        told: dict[str, Any] = {"peer": target[0].name, "room": config.room, "relay": str(relay)}
+        told |= {"grade": judged.grade, "says": judged.says, "hint": judged.hint, **judged.facts}
+        told["trips_ms"] = [None if trip is None else round(trip * 1000, 3) for trip in run.trips]
+        click.echo(json.dumps(told, indent=2))
+    else:
+        click.echo(judged.says)
+        if judged.hint:
+            click.echo(f"hint: {judged.hint}", err=True)
+    sys.exit(exit_status([judged]))
+
+
+class _Run:
+    """One run of pings; `trips` are their round trips in the order sent, in seconds, None without an answer."""
+
+    def __init__(self, count: int, interval_s: float, size: int, say: Callable[[str], None]) -> None:
+        self.trips: list[float | None] = []
+        self._count = count
+        self._interval_s = interval_s
+        self._size = size
+        self._say = say
+        self._under_way: dict[int, float] = {}
+
+    async def measure(self, session: Session, target: Target, stopping: asyncio.Event) -> None:
+        """Send all of them and wait for the answers, or until `stopping`; raises what ends the session."""
+        listening = asyncio.create_task(self._listen(session, target))
+        ending = asyncio.ensure_future(stopping.wait())
+        try:
+            for number in range(self._count):
+                self.trips.append(None)
+                self._under_way[number] = time.monotonic()
+                await session.send(target.frame(session.mac, number, self._size))
+                last = number == self._count - 1
+                if await _pause(_WAIT_S if last else self._interval_s, ending, listening):
+                    break
+            if listening.done():
+                listening.result()
+        finally:
+            for task in (listening, ending):
+                task.cancel()
+            await asyncio.gather(listening, ending, return_exceptions=True)
+
+    async def _listen(self, session: Session, target: Target) -> None:
+        """Take answers in until there are all."""
+        async for frame in session.frames():
+            number = target.number_of(frame, session.mac)
+            start = None if number is None else self._under_way.pop(number, None)
+            if number is None or start is None:
+                continue
+            self.trips[number] = took = time.monotonic() - start
+            self._say(f"  {number + 1:>3}  {milliseconds(took)}")
+            if len(self.trips) == self._count and not self._under_way:
+                return
+
+
+async def _pause(seconds: float, *until: asyncio.Future[Any]) -> bool:
+    """Wait so long; True when one of `until` came first."""
+    done, _ = await asyncio.wait(until, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    return bool(done)
