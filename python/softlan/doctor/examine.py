@@ -110,8 +110,12 @@ class _Relay:
         yield judge.judge_udp(reaches, connected=connected)
         if reach.outcome is not knock.Outcome.ANSWERED and not connected:
             return
+        passable = True
         async for finding in self._way(place, reach):
             yield finding
+            passable &= (finding.check, finding.grade) != (Check.MTU, Grade.BAD)
+        if not passable:
+            return  # A handshake that fails there would be told as if it were another fault.
         for finding in self._who():
             yield finding
         async for finding in self._room():
