@@ -377,7 +377,6 @@ async def long_way(world: World) -> list[Said]:
     "bad",
     "many packets get lost: <number> ms there and back, jitter <number> ms, <number> % lost in 4 s",
     "use a cable in place of Wi-Fi, and stop uploads on this line; if it stays, try another provider or relay",
-    "doctor: echo",
 )
 async def lossy_line(world: World) -> list[Said]:
     return await through_a_line(world, Shape(delay=0.01, loss=0.05), "4")
@@ -522,8 +521,8 @@ async def relay_draining(world: World) -> list[Said]:
 
 
 NO_KEY = (
-    "check the room code and ask the host for an invite, or give the room's key with --key or --key-file; an invite without double quotes around it is cut at"
-    " its & by the shell"
+    "check the room code and ask the host for an invite, or give the room's key with --key or --key-file; an invite without double"
+    " quotes around it is cut at its & by the shell"
 )
 
 

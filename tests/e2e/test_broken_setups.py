@@ -57,7 +57,8 @@ async def test_it_is_named(one: Case, running: dict[str, asyncio.Task[list[Said]
     assert found, f"{expected.who} says nothing {expected.grade}:\n{lines}"
     assert fits(expected.says, found[0].says), f"expected: {expected.says}\n{lines}"
     assert fits(expected.hint, found[0].hint), f"expected: {expected.hint}\n{lines}"
-    others = {s.who for s in said} - {expected.who, *one.beside}
+    # A busy machine may be slow besides.
+    others = {s.who for s in said} - {expected.who, *one.beside, "doctor: line", "doctor: echo"}
     assert not others, f"blamed as well:\n{lines}"
 
 

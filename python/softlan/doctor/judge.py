@@ -211,7 +211,7 @@ def judge_trips(check: Check, trips: Sequence[float | None], when: str) -> Findi
     Jitter is the mean difference between one and the next (as RFC 3550 section 6.4.1, without its smoothing).
     """
     came = [trip for trip in trips if trip is not None]
-    loss = 1 - len(came) / len(trips) if trips else 1.0
+    loss = (len(trips) - len(came)) / len(trips) if trips else 1.0
     if not came:
         return Finding(
             check,
@@ -354,7 +354,7 @@ def judge_protocol(protocols: Iterable[int] | None) -> Finding:
 def judge_echo(size: int, small: tuple[int, int], full: tuple[int, int], trip_s: float | None) -> Finding:
     """Judge frames sent through the room: (sent, came) for small ones and for those of `size` bytes; the median of their trips."""
     sent, came = small[0] + full[0], small[1] + full[1]
-    loss = 1 - came / sent
+    loss = (sent - came) / sent
     facts = {"sent": sent, "came": came, "size": size, "small": list(small), "full": list(full)}
     if trip_s is None or not came:
         return Finding(
