@@ -24,6 +24,7 @@ from softlan.doctor import judge, knock, visit
 from softlan.doctor.findings import Check, Finding, Grade, from_error
 from softlan.doctor.machine import look_at_adapter, look_at_parts
 from softlan.doctor.quic import Look, look
+from softlan.doctor.threads import in_thread
 from softlan.errors import RelayUnreachableError, SoftlanError, TrustError
 from softlan.observe.local import read_all
 from softlan.trust import public_key_pin
@@ -58,12 +59,12 @@ class Wish:
 
 async def examine(wish: Wish) -> AsyncIterator[Finding]:
     """Look at everything, and tell each thing as soon as it is known."""
-    parts = await asyncio.to_thread(read_all)
+    parts = await in_thread(read_all)
     for finding in look_at_parts(parts):
         yield finding
     if wish.interface is None:
         playing = any(part.part == "client" for part in parts)
-        for finding in await asyncio.to_thread(look_at_adapter, wish.tap, wish.attach, playing=playing):
+        for finding in await in_thread(look_at_adapter, wish.tap, wish.attach, playing=playing):
             yield finding
     if wish.session is not None:
         async for finding in _Relay(wish, wish.session).examine():
@@ -71,7 +72,7 @@ async def examine(wish: Wish) -> AsyncIterator[Finding]:
     if wish.interface is not None:
         from softlan.doctor.lan import look_at_lan
 
-        for finding in await asyncio.to_thread(look_at_lan, wish.interface):
+        for finding in await in_thread(look_at_lan, wish.interface):
             yield finding
 
 
@@ -94,7 +95,7 @@ class _Relay:
         places = [_place(address) for address in addresses]
         yield judge.judge_name(relay.host, [host for host, _ in places])
         looking = asyncio.create_task(self._look(places[0]))
-        reaches = await asyncio.gather(*(asyncio.to_thread(knock.reach, place) for place in places))
+        reaches = await asyncio.gather(*(in_thread(knock.reach, place) for place in places))
         answering = next((n for n, r in enumerate(reaches) if r.outcome is knock.Outcome.ANSWERED), 0)
         place, reach = places[answering], reaches[answering]
         if answering or reach.outcome not in _HOPEFUL:
@@ -133,10 +134,10 @@ class _Relay:
             yield Finding(Check.LINE, Grade.SKIPPED, "not measured: knocks are not answered")
             return
         try:
-            found = await asyncio.to_thread(knock.measure_mtu, place, rtt_s=reach.rtt_s)
+            found = await in_thread(knock.measure_mtu, place, rtt_s=reach.rtt_s)
             yield judge.judge_mtu(found, budget)
             if self._wish.seconds:
-                yield judge.judge_line(await asyncio.to_thread(knock.measure_line, place, self._wish.seconds))
+                yield judge.judge_line(await in_thread(knock.measure_line, place, self._wish.seconds))
         except OSError as error:
             says = f"the way was cut while it was measured: {error.strerror or error}"
             yield Finding(Check.LINE, Grade.BAD, says, "try again")
