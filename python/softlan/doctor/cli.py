@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import shutil
 import sys
@@ -16,6 +17,7 @@ from softlan.command import PartCommand
 from softlan.config import SECONDS, HostPort
 from softlan.control.messages import Role
 from softlan.errors import ConfigError
+from softlan.observe.logs import LogFormat, configure_logging
 from softlan.parts import ROOM_OPTIONS, reported, session_config, session_options, version_option
 
 __all__ = ["doctor"]
@@ -80,6 +82,7 @@ def doctor(
     from softlan.doctor.report import Teller, summary
     from softlan.doctor.report import as_json as report_json
 
+    configure_logging(LogFormat.TEXT, logging.ERROR)  # What a session would log is told by the lines below.
     if seconds > _MAX_SECONDS:
         raise ConfigError(f"--seconds: {_MAX_SECONDS:g} are enough")
     if relay is None and room is not None:

@@ -126,13 +126,13 @@ def read_answer(packet: bytes) -> tuple[bytes, tuple[int, ...]] | None:
 def reach(address: tuple[str, int], *, within_s: float = 2.5) -> Reach:
     """Knock at an address (IP, port) until something happens, for `within_s` at most."""
     told = _show(address)
-    start = time.monotonic()
+    start = time.perf_counter()
     sent: dict[bytes, float] = {}
     left = list(_KNOCKS_S)
     try:
         with _open(address) as knocker:
             _allow_fragments(knocker)
-            while (now := time.monotonic() - start) < within_s:
+            while (now := time.perf_counter() - start) < within_s:
                 if left and now >= left[0]:
                     left.pop(0)
                     own_id = os.urandom(_ID_SIZE)
@@ -144,7 +144,7 @@ def reach(address: tuple[str, int], *, within_s: float = 2.5) -> Reach:
                 answer = read_answer(packet)
                 if answer is None or answer[0] not in sent:
                     return Reach(told, Outcome.NOT_QUIC)
-                trip = time.monotonic() - start - sent[answer[0]]
+                trip = time.perf_counter() - start - sent[answer[0]]
                 return Reach(told, Outcome.ANSWERED, trip, answer[1])
     except OSError as error:
         return Reach(told, _outcome_of(error), why=error.strerror or str(error))
@@ -158,14 +158,14 @@ def measure_line(address: tuple[str, int], seconds: float, *, interval_s: float 
     trips: list[float | None] = [None] * count
     with _open(address) as knocker:
         _allow_fragments(knocker)
-        start = time.monotonic()
+        start = time.perf_counter()
         ended = start + count * interval_s + _LINGER_S
         number = missing = 0
-        while (now := time.monotonic()) < ended:
+        while (now := time.perf_counter()) < ended:
             due = start + number * interval_s
             if number < count and now >= due:
                 own_id = os.urandom(_ID_SIZE)
-                sent[own_id] = number, time.monotonic()
+                sent[own_id] = number, time.perf_counter()
                 number, missing = number + 1, missing + 1
                 knocker.send(knock_packet(own_id, LEAST_PAYLOAD))
                 continue
@@ -174,7 +174,7 @@ def measure_line(address: tuple[str, int], seconds: float, *, interval_s: float 
             packet = _receive(knocker, max(0.0, (due if number < count else ended) - now))
             answer = None if packet is None else read_answer(packet)
             if answer is not None and (found := sent.pop(answer[0], None)) is not None:
-                trips[found[0]] = time.monotonic() - found[1]
+                trips[found[0]] = time.perf_counter() - found[1]
                 missing -= 1
     return Line(count * interval_s, tuple(trips))
 
@@ -227,8 +227,8 @@ def _which_arrive(
                 if error.errno not in _TOO_LONG:
                     raise
                 too_long.add(size)
-        until = time.monotonic() + wait_s
-        while (left := until - time.monotonic()) > 0 and not set(sizes) <= arrived | too_long:
+        until = time.perf_counter() + wait_s
+        while (left := until - time.perf_counter()) > 0 and not set(sizes) <= arrived | too_long:
             try:
                 packet = _receive(knocker, left)
             except OSError as error:

@@ -92,7 +92,7 @@ def _ask_for_an_address(interface: str) -> tuple[list[str], float]:
     """Broadcast DHCPDISCOVER in the interface's own name and collect who offers (RFC 2131 section 3.1)."""
     transaction = int.from_bytes(os.urandom(4), "big")
     servers: dict[str, None] = {}
-    started = time.monotonic()
+    started = time.perf_counter()
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0800)) as port:
         port.bind((interface, 0x0800))
         mac: bytes = port.getsockname()[4]
@@ -105,15 +105,15 @@ def _ask_for_an_address(interface: str) -> tuple[list[str], float]:
         )
         for _ in range(_DISCOVERS):
             port.send(frame)
-            until = time.monotonic() + _DISCOVER_EVERY_S
-            while (left := until - time.monotonic()) > 0:
+            until = time.perf_counter() + _DISCOVER_EVERY_S
+            while (left := until - time.perf_counter()) > 0:
                 if select.select([port], [], [], left)[0]:
                     server = _offer(port.recv(2048), transaction)
                     if server is not None:
                         servers[server] = None
             if servers:
                 break
-    return list(servers), time.monotonic() - started
+    return list(servers), time.perf_counter() - started
 
 
 def _offer(frame: bytes, transaction: int) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import secrets
 import sys
 import time
@@ -23,6 +24,7 @@ from softlan.doctor.judge import judge_trips, milliseconds
 from softlan.doctor.ping import Target, choose
 from softlan.doctor.visit import enter, is_for_once
 from softlan.errors import ConfigError
+from softlan.observe.logs import LogFormat, configure_logging
 from softlan.parts import ROOM_OPTIONS, reported, run_part, session_config, session_options, version_option
 
 __all__ = ["ping"]
@@ -90,6 +92,7 @@ def ping(
 
     Exit status: 0 all is good, 1 something is bad, 2 used wrongly, 3 something is poor.
     """
+    configure_logging(LogFormat.TEXT, logging.ERROR)  # What a session would log is told by the lines below.
     del identity  # A visitor has one of its own, for this run.
     if not _MIN_INTERVAL_S <= interval <= 60:
         raise ConfigError("--interval is from 50ms to 60s")
@@ -147,7 +150,7 @@ class _Run:
         try:
             for number in range(self._count):
                 self.trips.append(None)
-                self._under_way[number] = time.monotonic()
+                self._under_way[number] = time.perf_counter()
                 await session.send(target.frame(session.mac, number, self._size))
                 last = number == self._count - 1
                 if await _pause(_WAIT_S if last else self._interval_s, ending, listening):
@@ -166,7 +169,7 @@ class _Run:
             start = None if number is None else self._under_way.pop(number, None)
             if number is None or start is None:
                 continue
-            self.trips[number] = took = time.monotonic() - start
+            self.trips[number] = took = time.perf_counter() - start
             self._say(f"  {number + 1:>3}  {milliseconds(took)}")
             if len(self.trips) == self._count and not self._under_way:
                 return

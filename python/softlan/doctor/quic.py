@@ -95,7 +95,7 @@ async def look(address: tuple[str, int], server_name: str, *, within_s: float = 
     )
     loop = asyncio.get_running_loop()
     local = ("::", 0) if ":" in address[0] else ("0.0.0.0", 0)  # noqa: S104 - a client's socket
-    started = time.monotonic()
+    started = time.perf_counter()
     try:
         transport, peer = await loop.create_datagram_endpoint(
             lambda: _Peer(QuicConnection(configuration=configuration)), local_addr=local
@@ -106,8 +106,8 @@ async def look(address: tuple[str, int], server_name: str, *, within_s: float = 
         peer.connect(address)
         if not await _first(peer.shaken, peer.ended, within_s):
             code, reason = peer.ended.result() if peer.ended.done() else (None, "")
-            return Look(time.monotonic() - started, code=code, reason=reason)
-        seconds = time.monotonic() - started
+            return Look(time.perf_counter() - started, code=code, reason=reason)
+        seconds = time.perf_counter() - started
         quic: Any = peer._quic
         shown = quic.tls._peer_certificate
         stream = quic.get_next_available_stream_id()

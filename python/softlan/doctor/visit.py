@@ -142,7 +142,7 @@ async def echo(sender: Session, receiver: Session, *, count: int) -> Echo:
         async for frame in receiver.frames():
             number = int.from_bytes(frame[14:18], "big")
             if frame[6:14] == bytes(sender.mac) + _LOCAL_EXPERIMENT and number in sent:
-                came.setdefault(number, time.monotonic() - sent[number])
+                came.setdefault(number, time.perf_counter() - sent[number])
                 if len(came) == 2 * count:
                     return
 
@@ -150,7 +150,7 @@ async def echo(sender: Session, receiver: Session, *, count: int) -> Echo:
     head = bytes(receiver.mac) + bytes(sender.mac) + _LOCAL_EXPERIMENT
     try:
         for number in range(2 * count):
-            sent[number] = time.monotonic()
+            sent[number] = time.perf_counter()
             frame = head + number.to_bytes(4, "big")
             await sender.send(frame.ljust(size if number % 2 else _SMALL, b"\0"))
             await asyncio.sleep(_SPACING_S)
