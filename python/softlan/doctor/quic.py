@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import ssl
 import time
 from dataclasses import dataclass
@@ -103,7 +104,8 @@ async def look(address: tuple[str, int], server_name: str, *, within_s: float = 
     except OSError as error:
         raise SoftlanError(f"cannot open a UDP socket: {error.strerror or error}") from error
     try:
-        peer.connect(address)
+        # As the socket will name the sender of answers: with flow and scope over IPv6.
+        peer.connect(socket.getaddrinfo(*address, type=socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST)[0][4])
         if not await _first(peer.shaken, peer.ended, within_s):
             code, reason = peer.ended.result() if peer.ended.done() else (None, "")
             return Look(time.perf_counter() - started, code=code, reason=reason)
