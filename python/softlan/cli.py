@@ -39,6 +39,9 @@ class _Commands(click.Group):
         )
 
 
+_MOST_PEERS = 16
+"""Other peers of a client's room that `status` lists."""
+
 _ORDER = ("join", "relay", "invite", "gateway", "client", "status", "doctor", "ping", "admin", "config")
 
 
@@ -114,6 +117,10 @@ def _print_session(status: dict[str, Any]) -> None:
     else:
         state = f"not connected to {status.get('relay')}, trying"
     click.echo(f"  {state}; interface {status.get('interface')}, MTU {status.get('tap_mtu')}")
+    if others := status.get("peers"):
+        told = [f"{peer['peer_id']} ({peer['mac'] or peer['role']})" for peer in others[:_MOST_PEERS]]
+        more = f", and {len(others) - _MOST_PEERS} more" if len(others) > _MOST_PEERS else ""
+        click.echo(f"  with {', '.join(told)}{more}")
     for notice in status.get("notices", []):
         click.echo(f"  warning: {notice}")
     click.echo(f"  {_traffic(status.get('counters', {}))}")

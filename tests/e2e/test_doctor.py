@@ -172,3 +172,29 @@ async def test_an_answered_message_does_not_reach_the_player(
         while (frame := port.receive_now()) is not None:
             seen.append(frame)
     assert not [frame for frame in seen if frame[12:14] == b"\x89\x02"]
+
+
+@pytest.mark.parametrize("peer", ["ben", "192.168.88.2"])
+async def test_ping_the_players_own_way(party: Party, peer: str) -> None:
+    """Beside a running client nothing need be said of the room; nobody joins."""
+    if party.attach:
+        pytest.skip("/dev/net/tun cannot be opened here")
+    assert party.relay is not None
+    ann, ben = party.client("ann"), party.client("ben")
+    wanted = str(ben.peer_id) if peer == "ben" else peer
+    here = party.directory / "ann"
+    before = ann.program.mark()
+    status, said = await softlan(ann.machine, here, "ping", wanted, "--json", "-c", "3", "-i", "50ms")
+    told = json.loads(said)
+    assert (told["lost"], told["room"], told["relay"]) == (0, "PARTY1", "203.0.113.1:443")
+    assert status == JSON_STATUS[told["grade"]]
+    assert not ann.program.found("peer.joined", before)
+    _, shown = await softlan(ann.machine, here, "status")
+    assert f"{ben.peer_id} ({ben.mac.hex(':')})" in shown
+
+
+async def test_ping_beside_nobody(visitor: Host, tmp_path: Path) -> None:
+    status, said = await softlan(visitor, tmp_path, "ping", "3")
+    assert status == 2
+    assert "no client runs here" in said
+    assert "paste the invite" in said

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import secrets
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import click
 
 from softlan._core import Mac
 from softlan.client.identity import SECRET_SIZE, Identity
-from softlan.client.library import Session
 from softlan.command import PartCommand
 from softlan.config import SECONDS, HostPort
 from softlan.control.messages import Role
@@ -23,6 +24,7 @@ from softlan.doctor.findings import Check, Finding, exit_status
 from softlan.doctor.judge import judge_trips, milliseconds
 from softlan.doctor.ping import Target, choose
 from softlan.doctor.visit import enter, is_for_once
+from softlan.doctor.ways import OwnAdapter, Visitor, Way
 from softlan.errors import ConfigError
 from softlan.observe.logs import LogFormat, configure_logging
 from softlan.parts import ROOM_OPTIONS, reported, run_part, session_config, session_options, version_option
@@ -75,8 +77,8 @@ _MIN_INTERVAL_S = 0.05
 def ping(
     *,
     peer: str,
-    relay: HostPort,
-    room: str,
+    relay: HostPort | None,
+    room: str | None,
     count: int,
     interval: float,
     size: int,
@@ -84,11 +86,11 @@ def ping(
     identity: object,
     **session: Any,
 ) -> None:
-    """Measure the way to PEER through the room: a peer id or MAC (`softlan status` on the relay and logs show them), or an IP address.
+    """Measure the way to PEER through the room: a peer id or MAC (`softlan status` lists them), or an IP address.
 
-    INVITE is the line you were given, softlan://..., in double quotes; the options do without it. It joins the room as a visitor of its
-    own, so no adapter and no rights are needed. An id or MAC is answered by the player's softlan itself, an IP address by the machine that
-    has it, be it a player's or one behind the gateway.
+    Without more it goes the way of the client that runs here (Linux; as root). With INVITE, softlan://... in double quotes, or the
+    options, it joins the room as a visitor of its own, which takes neither an adapter nor rights. An id or MAC is answered by the
+    player's softlan itself, an IP address by the machine that has it, be it a player's or one behind the gateway.
 
     Exit status: 0 all is good, 1 something is bad, 2 used wrongly, 3 something is poor.
     """
@@ -96,22 +98,21 @@ def ping(
     del identity  # A visitor has one of its own, for this run.
     if not _MIN_INTERVAL_S <= interval <= 60:
         raise ConfigError("--interval is from 50ms to 60s")
-    visitor = Identity(Mac.random_local(), secrets.token_bytes(SECRET_SIZE))
-    config = session_config(relay=relay, room=room, role=Role.CLIENT, identity=visitor, **session)
-    if is_for_once(config):
-        raise ConfigError(
-            "the invite is for one use, and a ping would use it up", hint="ask the host for another"
-        )
     say: Callable[[str], None] = (lambda _: None) if as_json else click.echo
     run = _Run(count, interval, size, say)
+    if relay is None:
+        way: AbstractAsyncContextManager[Way] = OwnAdapter.find()
+    else:
+        way = _visit(relay, room, session)
     target: list[Target] = []
+    told: dict[str, Any] = {}
 
     async def main(stopping: asyncio.Event) -> None:
-        async with enter(config) as entered:
-            assert entered.session is not None
-            target.append(choose(peer, entered.session.peers))
-            say(f"{target[0].name} in room {config.room}, through {relay}")
-            await run.measure(entered.session, target[0], stopping)
+        async with way as taken:
+            target.append(choose(peer, taken.peers))
+            told.update(peer=target[0].name, room=taken.room, relay=taken.relay)
+            say(f"{target[0].name} in room {taken.room}, through {taken.relay}")
+            await run.measure(taken, target[0], stopping)
 
     run_part(main)
     if not target or not run.trips:
@@ -121,7 +122,6 @@ def ping(
         says = f"{target[0].name} does not answer"
         judged = Finding(judged.check, judged.grade, says, target[0].silence, judged.facts)
     if as_json:
-        told: dict[str, Any] = {"peer": target[0].name, "room": config.room, "relay": str(relay)}
         told |= {"grade": judged.grade, "says": judged.says, "hint": judged.hint, **judged.facts}
         told["trips_ms"] = [None if trip is None else round(trip * 1000, 3) for trip in run.trips]
         click.echo(json.dumps(told, indent=2))
@@ -130,6 +130,23 @@ def ping(
         if judged.hint:
             click.echo(f"hint: {judged.hint}", err=True)
     sys.exit(exit_status([judged]))
+
+
+@contextlib.asynccontextmanager
+async def _visit(relay: HostPort, room: str | None, session: dict[str, Any]) -> AsyncIterator[Way]:
+    """Join the room as somebody new."""
+    if room is None:
+        raise ConfigError("--relay needs a room", hint="give --room CODE, or the invite")
+    visitor = Identity(Mac.random_local(), secrets.token_bytes(SECRET_SIZE))
+    config = session_config(relay=relay, room=room, role=Role.CLIENT, identity=visitor, **session)
+    if is_for_once(config):
+        raise ConfigError(
+            "the invite is for one use, and a ping would use it up",
+            hint="ping beside the client that runs with it, without the invite; or ask the host for another",
+        )
+    async with enter(config) as entered:
+        assert entered.session is not None
+        yield Visitor(entered.session, config)
 
 
 class _Run:
@@ -143,15 +160,15 @@ class _Run:
         self._say = say
         self._under_way: dict[int, float] = {}
 
-    async def measure(self, session: Session, target: Target, stopping: asyncio.Event) -> None:
+    async def measure(self, way: Way, target: Target, stopping: asyncio.Event) -> None:
         """Send all of them and wait for the answers, or until `stopping`; raises what ends the session."""
-        listening = asyncio.create_task(self._listen(session, target))
+        listening = asyncio.create_task(self._listen(way, target))
         ending = asyncio.ensure_future(stopping.wait())
         try:
             for number in range(self._count):
                 self.trips.append(None)
                 self._under_way[number] = time.perf_counter()
-                await session.send(target.frame(session.mac, number, self._size))
+                await way.send(target.frame(way.mac, number, self._size))
                 last = number == self._count - 1
                 if await _pause(_WAIT_S if last else self._interval_s, ending, listening):
                     break
@@ -162,10 +179,10 @@ class _Run:
                 task.cancel()
             await asyncio.gather(listening, ending, return_exceptions=True)
 
-    async def _listen(self, session: Session, target: Target) -> None:
+    async def _listen(self, way: Way, target: Target) -> None:
         """Take answers in until there are all."""
-        async for frame in session.frames():
-            number = target.number_of(frame, session.mac)
+        async for frame in way.frames():
+            number = target.number_of(frame, way.mac)
             start = None if number is None else self._under_way.pop(number, None)
             if number is None or start is None:
                 continue
@@ -179,3 +196,9 @@ async def _pause(seconds: float, *until: asyncio.Future[Any]) -> bool:
     """Wait so long; True when one of `until` came first."""
     done, _ = await asyncio.wait(until, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
     return bool(done)
+
+
+for _parameter in ping.params:
+    # Beside a running client nothing need be said of the room.
+    if _parameter.name in ("relay", "room"):
+        _parameter.required = False
