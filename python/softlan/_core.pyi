@@ -243,7 +243,7 @@ class Connection:
 
 @final
 class FrameRecord:
-    """What was decided about one frame. `action` is unicast, broadcast, multicast, unknown, to-relay, to-port or drop."""
+    """What was decided about one frame. `action` is unicast, broadcast, multicast, unknown, to-relay, to-port, answered or drop."""
 
     @property
     def time(self) -> float: ...
@@ -446,7 +446,9 @@ class Bridge:
         *,
         gateway: bool = False,
         cam_refresh: float | None = None,
-    ) -> Bridge: ...
+        loopback: Mac | None = None,
+    ) -> Bridge:
+        """Begin; frames are dropped until `attach`. Loopback messages to `loopback` are answered and do not reach the device."""
     def attach(self, connection: Connection, peer_id: int) -> None: ...
     def detach(self) -> None: ...
     def add_remote(self, mac: Mac) -> None: ...

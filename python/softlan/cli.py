@@ -12,6 +12,8 @@ from softlan.client.cli import client, join
 from softlan.command import HELP_WIDTH
 from softlan.completion import completion
 from softlan.config_cli import config_group
+from softlan.doctor.cli import doctor
+from softlan.doctor.ping_cli import ping
 from softlan.errors import ConfigError
 from softlan.gateway.cli import gateway
 from softlan.invite_cli import invite
@@ -36,6 +38,9 @@ class _Commands(click.Group):
             self.commands, key=lambda name: (_ORDER.index(name) if name in _ORDER else len(_ORDER), name)
         )
 
+
+_MOST_PEERS = 16
+"""Other peers of a client's room that `status` lists."""
 
 _ORDER = ("join", "relay", "invite", "gateway", "client", "status", "doctor", "ping", "admin", "config")
 
@@ -120,6 +125,10 @@ def _print_session(status: dict[str, Any]) -> None:
     else:
         state = f"not connected to {status.get('relay')}, trying"
     click.echo(f"  {state}; interface {status.get('interface')}, MTU {status.get('tap_mtu')}")
+    if others := status.get("peers"):
+        told = [f"{peer['peer_id']} ({peer['mac'] or peer['role']})" for peer in others[:_MOST_PEERS]]
+        more = f", and {len(others) - _MOST_PEERS} more" if len(others) > _MOST_PEERS else ""
+        click.echo(f"  with {', '.join(told)}{more}")
     for notice in status.get("notices", []):
         click.echo(f"  warning: {notice}")
     click.echo(f"  {_traffic(status.get('counters', {}))}")
@@ -139,6 +148,8 @@ for _command in (
     gateway,
     client,
     invite,
+    doctor,
+    ping,
     admin,
     capture,
     config_group({"relay": relay, "gateway": gateway, "client": client}),

@@ -11,7 +11,7 @@ from typing import Any
 from softlan._core import Bridge, Connection, FrameLog, tap_mtu_for_datagram
 from softlan.client.adapter import Adapter
 from softlan.client.session import RelaySession, SessionConfig
-from softlan.control.messages import PeerJoined, PeerLeft, Role, Welcome
+from softlan.control.messages import PeerFacts, PeerJoined, PeerLeft, Role, Welcome
 from softlan.errors import InterfaceError
 from softlan.observe import status
 from softlan.observe.events import Event
@@ -48,7 +48,7 @@ class Client:
         self._mtu = 0
         self._watch: asyncio.Task[None] | None = None
         self._failure: str | None = None
-        self._gateways: set[int] = set()
+        self._peers: dict[int, PeerFacts | PeerJoined] = {}
 
     @property
     def bridge(self) -> Bridge | None:
@@ -89,6 +89,14 @@ class Client:
             "interface": name,
             "mac": str(self.config.session.mac),
             "tap_mtu": self._mtu or None,
+            "peers": [
+                {
+                    "peer_id": peer.peer_id,
+                    "role": peer.role.value,
+                    "mac": None if peer.mac is None else str(peer.mac),
+                }
+                for peer in self._peers.values()
+            ],
             "port_counters": {} if self._bridge is None else self._bridge.port_counters(),
         }
 
@@ -99,7 +107,12 @@ class Client:
         room = welcome.room.code
         if self._adapter is None or self._bridge is None:
             self._adapter = self.config.make_adapter(welcome.tap_mtu, connection.remote_address)
-            self._bridge = Bridge.start(self.session.endpoint, self._adapter.device, self.frame_log)
+            self._bridge = Bridge.start(
+                self.session.endpoint,
+                self._adapter.device,
+                self.frame_log,
+                loopback=self.config.session.mac,
+            )
             self._watch = asyncio.create_task(self._watch_port(self._bridge))
             self._mtu = welcome.tap_mtu
             mac = self.config.session.mac
@@ -121,8 +134,8 @@ class Client:
                 self._adapter.set_mtu(welcome.tap_mtu)
                 self._mtu = welcome.tap_mtu
         self._bridge.attach(connection, welcome.peer_id)
-        self._gateways = {peer.peer_id for peer in welcome.room.peers if peer.role is Role.GATEWAY}
-        self._say_once(status.GatewayJoined(room) if self._gateways else status.NoGateway(room))
+        self._peers = {peer.peer_id: peer for peer in welcome.room.peers}
+        self._say_once(status.GatewayJoined(room) if welcome.room.gateway else status.NoGateway(room))
         budget = connection.max_datagram_size
         if budget is not None and tap_mtu_for_datagram(budget) < welcome.tap_mtu:
             small = status.PathMtuSmall(budget, welcome.tap_mtu)
@@ -132,19 +145,20 @@ class Client:
 
     def lost(self) -> None:
         """Leave the adapter up, without a cable."""
+        self._peers.clear()
         if self._bridge is not None:
             self._bridge.detach()
 
     def peer_joined(self, peer: PeerJoined) -> None:
         """Tell the player about gateways; other players are in the log already."""
+        self._peers[peer.peer_id] = peer
         if peer.role is Role.GATEWAY:
-            self._gateways.add(peer.peer_id)
             self._say_once(status.GatewayJoined(self.config.session.room))
 
     def peer_left(self, peer: PeerLeft) -> None:
         """Tell the player when the LAN is gone."""
-        if peer.peer_id in self._gateways:
-            self._gateways.discard(peer.peer_id)
+        left = self._peers.pop(peer.peer_id, None)
+        if left is not None and left.role is Role.GATEWAY:
             self._say_once(status.GatewayLeft(self.config.session.room))
 
     def counters(self) -> dict[str, int]:

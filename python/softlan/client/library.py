@@ -269,7 +269,9 @@ class _Handler:
         session = self._session
         assert session._inner is not None
         if session._bridge is None:
-            session._bridge = Bridge.start(session._inner.endpoint, session._device, FrameLog())
+            session._bridge = Bridge.start(
+                session._inner.endpoint, session._device, FrameLog(), loopback=session.mac
+            )
         session._bridge.attach(connection, welcome.peer_id)
         session._peers = {peer.peer_id: _peer(peer) for peer in welcome.room.peers}
         session._entered.set()

@@ -56,7 +56,7 @@ from softlan.observe.counters import known_counters
 from softlan.observe.events import Event
 from softlan.observe.logs import log_event, tell_plain_socket
 
-__all__ = ["RelaySession", "SessionConfig", "SessionHandler"]
+__all__ = ["RelaySession", "SessionConfig", "SessionHandler", "explain_failure", "resolve"]
 
 logger = logging.getLogger(__name__)
 
@@ -306,7 +306,7 @@ class RelaySession:
         """
         config = self.config
         limit = _RECONNECT_S if self.joins else _FIRST_CONNECT_S
-        addresses = await self._resolve()
+        addresses = await resolve(self.relay)
         deadline = time.monotonic() + limit
         pending: dict[asyncio.Future[Connection], str] = {}
         last: CoreError | None = None
@@ -346,14 +346,14 @@ class RelaySession:
                         raise error
                     last = error
                     if error.args[0] in _TRUST_FAULTS:
-                        raise self._explain_failure(error, limit) from error
+                        raise explain_failure(error, self.relay, limit, pinned=config.pinned) from error
                     # What was refused is refused again; what was not answered may be, as long as there is time.
                     if error.args[0] != "timed-out" and address in addresses:
                         addresses.remove(address)
         finally:
             await _abandon(pending)
         assert last is not None
-        raise self._explain_failure(last, limit) from last
+        raise explain_failure(last, self.relay, limit, pinned=config.pinned) from last
 
     @property
     def relay(self) -> HostPort:
@@ -363,45 +363,6 @@ class RelaySession:
     async def answers(self, timeout_s: float) -> bool:
         """Say whether the data plane does its work."""
         return await self.endpoint.answers(timeout=timeout_s)
-
-    async def _resolve(self) -> list[str]:
-        relay = self.relay
-        try:
-            async with asyncio.timeout(_FIRST_CONNECT_S):
-                found = await asyncio.get_running_loop().getaddrinfo(
-                    relay.host, relay.port, type=socket.SOCK_DGRAM
-                )
-        except (OSError, TimeoutError) as error:
-            raise RelayUnreachableError(
-                f"{relay.host} does not resolve to an address: {_resolver_words(error)}",
-                hint="check the spelling, and this machine's name servers",
-            ) from error
-        addresses = dict.fromkeys(str(HostPort(str(info[4][0]), int(info[4][1]))) for info in found)
-        return list(addresses)[:4]
-
-    def _explain_failure(self, error: CoreError, waited_s: float) -> SoftlanError:
-        kind, message = error.args
-        relay = str(self.relay)
-        if kind == "wrong-pin" and not self.config.pinned:
-            return TrustError(
-                f"{relay} answered, but its certificate is of no authority this machine trusts ({message})",
-                kind=TrustFault.WRONG_PIN,
-                hint="give the relay's own certificate with --relay-ca-cert FILE; its operator has it",
-            )
-        if kind in _TRUST_FAULTS:
-            state = status.Untrusted(relay, _TRUST_FAULTS[kind])
-            return TrustError(
-                f"{status.say(state)} ({message})", kind=state.fault, hint=status.suggest(state)
-            )
-        if kind == "timed-out":
-            unreachable = status.RelayUnreachable(relay, waited_s)
-            return RelayUnreachableError(status.say(unreachable), hint=status.suggest(unreachable))
-        if kind == "no-common-protocol":
-            return RelayUnreachableError(
-                f"{relay} answered, but does not speak softlan's protocol: {message}",
-                hint="check that the port is a softlan relay's, and that both run the same version",
-            )
-        return RelayUnreachableError(f"cannot connect to {relay}: {message}")
 
     async def _explain_close(self, connection: Connection) -> SoftlanError:
         closed = await connection.closed()
@@ -583,6 +544,53 @@ _CLOSE_WORDS = {
     "reset": "the relay was restarted",
     "local": "closed here",
 }
+
+
+async def resolve(relay: HostPort) -> list[str]:
+    """Look a relay up: up to four addresses, `IP:PORT` each, in the order to try them in.
+
+    Raises:
+        RelayUnreachableError: the name has none, or nobody answers for it.
+
+    """
+    try:
+        async with asyncio.timeout(_FIRST_CONNECT_S):
+            found = await asyncio.get_running_loop().getaddrinfo(
+                relay.host, relay.port, type=socket.SOCK_DGRAM
+            )
+    except (OSError, TimeoutError) as error:
+        raise RelayUnreachableError(
+            f"{relay.host} does not resolve to an address: {_resolver_words(error)}",
+            hint="check the spelling, and this machine's name servers",
+        ) from error
+    addresses = dict.fromkeys(str(HostPort(str(info[4][0]), int(info[4][1]))) for info in found)
+    return list(addresses)[:4]
+
+
+def explain_failure(error: CoreError, relay: HostPort, waited_s: float, *, pinned: bool) -> SoftlanError:
+    """Turn the core's error about a connection that did not come about within `waited_s` into one that says what to do next.
+
+    `pinned` as in `SessionConfig`.
+    """
+    kind, message = error.args
+    if kind == "wrong-pin" and not pinned:
+        return TrustError(
+            f"{relay} answered, but its certificate is of no authority this machine trusts ({message})",
+            kind=TrustFault.WRONG_PIN,
+            hint="give the relay's own certificate with --relay-ca-cert FILE; its operator has it",
+        )
+    if kind in _TRUST_FAULTS:
+        state = status.Untrusted(str(relay), _TRUST_FAULTS[kind])
+        return TrustError(f"{status.say(state)} ({message})", kind=state.fault, hint=status.suggest(state))
+    if kind == "timed-out":
+        unreachable = status.RelayUnreachable(str(relay), waited_s)
+        return RelayUnreachableError(status.say(unreachable), hint=status.suggest(unreachable))
+    if kind == "no-common-protocol":
+        return RelayUnreachableError(
+            f"{relay} answered, but does not speak softlan's protocol: {message}",
+            hint="check that the port is a softlan relay's, and that both run the same version",
+        )
+    return RelayUnreachableError(f"cannot connect to {relay}: {message}")
 
 
 def _software(name: str | None) -> str:

@@ -37,8 +37,8 @@ _FIRST_ETHERTYPE = 0x0600
 class FrameRecord(Protocol):
     """One frame and its fate, as `softlan._core.FrameRecord` has it.
 
-    `action` is `unicast`, `broadcast`, `multicast`, `unknown`, `to-relay`, `to-port` or `drop`; `drop_reason`
-    is the name of the counter that counted it, `length` the frame's bytes without FCS. Only a relay fills in
+    `action` is `unicast`, `broadcast`, `multicast`, `unknown`, `to-relay`, `to-port`, `answered` (a loopback message) or `drop`;
+    `drop_reason` is the name of the counter that counted it, `length` the frame's bytes without FCS. Only a relay fills in
     `room` and `targets`. A frame too short for a header has no addresses and no EtherType.
     """
 

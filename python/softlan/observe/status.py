@@ -276,8 +276,8 @@ _REJECT_HINTS = {
     Code.INTERNAL_ERROR: "the relay's operator finds more in the relay's log",
     Code.KICKED: "talk to the relay's operator; it takes a minute before the relay lets you in again",
     Code.KEY_REQUIRED: (
-        "ask the host for an invite, or give the room's key with --key or --key-file; an invite without double quotes around it is cut"
-        " at its & by the shell"
+        "check the room code and ask the host for an invite, or give the room's key with --key or --key-file; an invite without double"
+        " quotes around it is cut at its & by the shell"
     ),
     Code.KEY_WRONG: "check the key and the room code with the one who invited you",
     Code.INVITE_EXPIRED: "ask the host for a new invite",

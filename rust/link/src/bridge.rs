@@ -9,7 +9,9 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use softlan_port::{AnyPort, FrameBatch, Port, PortCountersSnapshot, PortError};
 use softlan_switch::{Counters, DropReason};
-use softlan_wire::{EthernetFrame, HEADER_LEN, Mac, PeerId, write_header};
+use softlan_wire::{
+    EthernetFrame, HEADER_LEN, Mac, PeerId, is_loopback_message, turn_into_reply, write_header,
+};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::{MissedTickBehavior, interval};
@@ -21,6 +23,8 @@ use crate::engine::link::{Link, Sink};
 use crate::frame_log::{FrameAction, FrameLog};
 use crate::plane::DataPlane;
 
+/// Loopback messages answered within a second; more go to the port. Whoever sends them must not have this peer's line for it.
+const ANSWERS_A_SECOND: u32 = 100;
 /// Spacing of refresh frames on the LAN.
 const REFRESH_SPACING: Duration = Duration::from_millis(100);
 
@@ -29,6 +33,8 @@ const REFRESH_SPACING: Duration = Duration::from_millis(100);
 pub struct BridgeOptions {
     /// A gateway: its port is a LAN, of which only what concerns the room may leave.
     pub gateway: Option<GatewayOptions>,
+    /// The MAC in whose name loopback messages are answered; `None`: they go to the port like any frame.
+    pub loopback: Option<Mac>,
 }
 
 /// The gateway's part of a bridge.
@@ -55,6 +61,7 @@ struct Shared {
     log: Arc<FrameLog>,
     room: Arc<str>,
     link: Mutex<Option<Attached>>,
+    loopback: Option<Mac>,
     /// Remote MACs; `None` on a client, whose port is one player's and not a LAN.
     remotes: Option<Mutex<CamRefresher>>,
 }
@@ -85,6 +92,7 @@ impl Bridge {
             log,
             room: "".into(),
             link: Mutex::new(None),
+            loopback: options.loopback,
             remotes,
         });
         let (failure, failed) = watch::channel(None);
@@ -114,6 +122,7 @@ impl Bridge {
         let downlink = Downlink {
             inbound: Inbound::new(None, shared.counters.clone()),
             frames: Vec::new(),
+            answers: Answers { cable: cable.clone(), peer, second: 0, given: 0 },
             shared: shared.clone(),
         };
         // The former connection is unplugged before the new one speaks.
@@ -296,6 +305,54 @@ struct Downlink {
     shared: Arc<Shared>,
     inbound: Inbound,
     frames: Vec<Received>,
+    answers: Answers,
+}
+
+/// Answers to loopback messages. It has a cable of its own, because `Shared::link` must not be locked while a sink is.
+struct Answers {
+    cable: Arc<Cable>,
+    peer: PeerId,
+    /// Which second it is, and the answers given in it.
+    second: u64,
+    given: u32,
+}
+
+impl Answers {
+    /// Sends a loopback message back. False if too many were sent back just now.
+    fn give(&mut self, now: Duration, message: &[u8]) -> bool {
+        if self.second != now.as_secs() {
+            (self.second, self.given) = (now.as_secs(), 0);
+        }
+        if self.given >= ANSWERS_A_SECOND {
+            return false;
+        }
+        self.given += 1;
+        let mut header = [0; HEADER_LEN];
+        write_header(&mut header, self.peer);
+        let mut datagram = BytesMut::with_capacity(HEADER_LEN + message.len());
+        datagram.extend_from_slice(&header);
+        datagram.extend_from_slice(message);
+        turn_into_reply(&mut datagram[HEADER_LEN..]);
+        self.cable.send(now, datagram.freeze());
+        true
+    }
+}
+
+impl Downlink {
+    /// Whether a frame was dealt with here and is nothing for the port.
+    fn answered(&mut self, now: Duration, received: &Received) -> bool {
+        let frame = received.frame();
+        let Some(own) = self.shared.loopback else { return false };
+        if !is_loopback_message(frame, own) || !self.answers.give(now, frame) {
+            return false;
+        }
+        self.shared.counters.add_received(1, frame.len() as u64);
+        if self.shared.log.wants(false) {
+            let action = FrameAction::Passed("answered");
+            self.shared.log.record(&self.shared.room, Some(received.peer), frame, action, 1);
+        }
+        true
+    }
 }
 
 impl Sink for Downlink {
@@ -303,6 +360,7 @@ impl Sink for Downlink {
         let now = self.shared.clock.now();
         for datagram in datagrams.drain(..) {
             match self.inbound.accept(now, datagram) {
+                Ok(Some(received)) if self.answered(now, &received) => {}
                 Ok(Some(received)) => self.frames.push(received),
                 Ok(None) => {}
                 Err(_malformed) => self.shared.counters.add_drops(DropReason::Malformed, 1),

@@ -151,6 +151,34 @@ async fn a_broadcast_reaches_all_others_and_never_its_sender() {
 }
 
 #[tokio::test]
+async fn a_loopback_message_comes_back_and_does_not_reach_the_port() {
+    let relay = Relay::start();
+    let (ann, ben) = (relay.join(1, Role::Client(mac(1))).await, relay.join(2, Role::Client(mac(2))).await);
+    let (_ann_bridge, mut ann_wire) = ann.bridge();
+    let (port, mut ben_wire) = MemoryPort::new(1024);
+    let options = BridgeOptions { loopback: Some(mac(2)), ..Default::default() };
+    let log = Arc::new(FrameLog::new(FrameLogMode::Off));
+    let bridge = Bridge::start(ben.endpoint.plane(), port.into(), options, log);
+    bridge.attach(&ben.near, ben.id);
+
+    let mut message = frame(mac(2), mac(1), 1400, 7).to_vec();
+    message[12..20].copy_from_slice(&[0x89, 0x02, 0xe0, 3, 0, 4, 0, 0]);
+    ann_wire.to_port.send(message.clone().into()).await.unwrap();
+    let reply = receive(&mut ann_wire).await;
+    assert_eq!((&reply[..6], &reply[6..12]), (&mac(1).bytes()[..], &mac(2).bytes()[..]));
+    assert_eq!(reply[12..20], [0x89, 0x02, 0xe0, 2, 0, 4, 0, 0]);
+    assert_eq!(reply[20..], message[20..]);
+
+    // More than are answered within a second: the rest is ordinary traffic.
+    message.truncate(60);
+    for _ in 0..400 {
+        ann_wire.to_port.send(message.clone().into()).await.unwrap();
+    }
+    assert_eq!(receive(&mut ben_wire).await, message);
+    assert_eq!(ben.plugged.counters().drops(DropReason::Malformed), 0);
+}
+
+#[tokio::test]
 async fn a_drop_is_counted_and_logged_with_its_reason() {
     let relay = Relay::start();
     let (ann, _ben) = (relay.join(1, Role::Client(mac(1))).await, relay.join(2, Role::Client(mac(2))).await);

@@ -24,16 +24,18 @@ pub struct PyBridge(Arc<Bridge>);
 #[pymethods]
 impl PyBridge {
     #[staticmethod]
-    #[pyo3(signature = (endpoint, device, frame_log, *, gateway=false, cam_refresh=None))]
+    #[pyo3(signature = (endpoint, device, frame_log, *, gateway=false, cam_refresh=None, loopback=None))]
     fn start(
         endpoint: &PyEndpoint,
         device: Device<'_>,
         frame_log: &PyFrameLog,
         gateway: bool,
         cam_refresh: Option<f64>,
+        loopback: Option<PyRef<'_, PyMac>>,
     ) -> PyResult<Self> {
         let cam_refresh = cam_refresh.map(seconds).transpose()?;
-        let options = BridgeOptions { gateway: gateway.then_some(GatewayOptions { cam_refresh }) };
+        let gateway = gateway.then_some(GatewayOptions { cam_refresh });
+        let options = BridgeOptions { gateway, loopback: loopback.map(|mac| mac.0) };
         let plane = endpoint.0.plane();
         let _context = plane.handle().enter();
         let port = device.into_port()?;

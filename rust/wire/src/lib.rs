@@ -8,6 +8,7 @@
 pub mod budget;
 pub mod ethernet;
 pub mod fragment;
+pub mod loopback;
 pub mod mac;
 pub mod overlay;
 pub mod reassembly;
@@ -18,6 +19,7 @@ pub use budget::{
 };
 pub use ethernet::{EtherType, EthernetFrame, Runt, Tag, Tags};
 pub use fragment::{FragmentError, FragmentParts, Fragments, fragments};
+pub use loopback::{is_loopback_message, turn_into_reply};
 pub use mac::{IdentityError, Mac, MacError};
 pub use overlay::{
     Datagram, FRAGMENT_HEADER_LEN, Fragment, HEADER_LEN, MAX_FRAGMENTS, MAX_FRAME_LEN, PeerId, VERSION,
