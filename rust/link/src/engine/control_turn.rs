@@ -2,7 +2,7 @@
 //! its control messages.
 //!
 //! A message that was written goes first: datagrams wait until it is on its way. One that was lost on the way is not seen from outside QUIC, so
-//! where packets were lost while a message may be among them, datagrams pause for a round trip now and then.
+//! where packets were lost while a message may be among them, datagrams pause now and then, until QUIC could have sent a packet without one.
 
 use std::time::{Duration, Instant};
 
@@ -75,6 +75,11 @@ impl ControlTurn {
         self.pause_until = Some(until);
         Some(until)
     }
+
+    /// QUIC could have sent a packet without a datagram: a pause for what may have been lost is over. True if there was one.
+    pub(super) fn had_its_turn(&mut self) -> bool {
+        self.waits.is_none() && self.pause_until.take().is_some()
+    }
 }
 
 #[cfg(test)]
@@ -103,6 +108,21 @@ mod tests {
         turn.ask(start + 3 * MS, counted(8, 0));
         assert!(turn.until(start + 52 * MS, || counted(8, 0)).is_some());
         assert_eq!(turn.until(start + 53 * MS, || counted(8, 0)), None);
+    }
+
+    #[test]
+    fn a_pause_ends_with_the_first_chance_but_the_wait_for_a_new_message_does_not() {
+        let start = Instant::now();
+        let mut turn = ControlTurn::default();
+        turn.ask(start, counted(0, 0));
+        assert!(turn.until(start, || counted(0, 0)).is_some());
+        assert!(!turn.had_its_turn());
+        assert!(turn.until(start + MS, || counted(0, 0)).is_some());
+        assert!(turn.until(start + 2 * MS, || counted(1, 5)).is_some());
+        assert!(turn.had_its_turn());
+        assert_eq!(turn.until(start + 3 * MS, || counted(1, 9)), None);
+        assert!(!turn.had_its_turn());
+        assert!(turn.until(start + 102 * MS, || counted(1, 9)).is_some());
     }
 
     #[test]

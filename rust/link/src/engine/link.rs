@@ -24,6 +24,10 @@ const MOST_FEED: usize = 64 * 1024;
 const BURSTS_A_WINDOW: usize = 2;
 /// Packets that a burst may always have.
 const LEAST_BURST: usize = 8;
+/// Room that QUIC keeps back in an empty buffer: one datagram costs so much beyond its bytes, at most.
+const DATAGRAM_COST: usize = 64;
+/// A timer that is due sooner may be the pacer's.
+const PACING: Duration = Duration::from_millis(2);
 /// Datagrams kept for a connection that nobody has plugged in yet. More are lost: before its admission nobody has a claim to memory.
 const EARLY: usize = 32;
 
@@ -112,7 +116,22 @@ impl State {
         let packet = usize::from(self.proto.current_mtu());
         let part = self.proto.congestion_state().window() as usize / (BURSTS_A_WINDOW * packet.max(1));
         let packets = burst(packet).min(part.max(LEAST_BURST));
+        let transmit = self.proto.poll_transmit(now, packets, buffer);
+        if transmit.is_some() || !self.had_a_chance(now) || !self.control.had_its_turn() {
+            return transmit;
+        }
+        self.top_up(now);
+        buffer.clear();
         self.proto.poll_transmit(now, packets, buffer)
+    }
+
+    /// Whether QUIC, which has just sent nothing, would have sent a packet of the control stream if it had one. In doubt it would not.
+    fn had_a_chance(&mut self, now: Instant) -> bool {
+        // Held back by the pacer, it asks to be called again soon.
+        let is_paced = self.proto.poll_timeout().is_some_and(|at| at < now + PACING);
+        let fits = room(&self.proto).is_some_and(|room| room > 2 * u64::from(self.proto.current_mtu()));
+        let is_sent = self.proto.datagrams().send_buffer_space() + DATAGRAM_COST >= QUIC_DATAGRAM_BUFFER;
+        self.held_until.is_some() && !is_paced && fits && is_sent
     }
 
     /// When the loop should look again, if nothing happens before.
@@ -132,10 +151,14 @@ fn feed(proto: &Connection) -> usize {
     let control = proto.congestion_state();
     let rate = control.window() as f64 / proto.rtt().as_secs_f64().max(1e-6);
     let paced = ((rate * FEED.as_secs_f64()) as usize).min(MOST_FEED);
-    // The only way to a controller's own state. Others do not tell it: they get the time's worth.
-    let room =
-        control.clone_box().into_any().downcast::<Calm>().map_or(MOST_FEED, |calm| calm.room() as usize);
+    let room = room(proto).map_or(MOST_FEED, |room| room as usize);
     paced.min(room) + SPARE_FEED
+}
+
+/// Bytes that may be sent before something is acknowledged, where the controller tells it.
+fn room(proto: &Connection) -> Option<u64> {
+    // The only way to a controller's own state.
+    Some(proto.congestion_state().clone_box().into_any().downcast::<Calm>().ok()?.room())
 }
 
 fn counted(proto: &Connection) -> Counted {
