@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 const LONGEST: Duration = Duration::from_millis(50);
 /// The time between pauses for what may have been lost.
 const INTERVAL: Duration = Duration::from_millis(100);
+/// How long a pause lasts at least when the window may be full: in a download of 10 Mbit/s, two packets are acknowledged in that time.
+const UNCERTAIN: Duration = Duration::from_millis(2);
 /// A message that is older has arrived, or the connection is about to time out.
 const MEMORY: Duration = Duration::from_secs(10);
 
@@ -76,9 +78,11 @@ impl ControlTurn {
         Some(until)
     }
 
-    /// QUIC could have sent a packet without a datagram: a pause for what may have been lost is over. True if there was one.
-    pub(super) fn had_its_turn(&mut self) -> bool {
-        self.waits.is_none() && self.pause_until.take().is_some()
+    /// QUIC could have sent a packet without a datagram: a pause for what may have been lost is over. Where that is not `certain`, because
+    /// nobody tells whether its window was full, acknowledgements get [`UNCERTAIN`] to make room in it. True if a pause has ended.
+    pub(super) fn had_its_turn(&mut self, now: Instant, certain: bool) -> bool {
+        let enough = certain || self.paused.is_some_and(|paused| now >= paused + UNCERTAIN);
+        enough && self.waits.is_none() && self.pause_until.take().is_some()
     }
 }
 
@@ -116,13 +120,16 @@ mod tests {
         let mut turn = ControlTurn::default();
         turn.ask(start, counted(0, 0));
         assert!(turn.until(start, || counted(0, 0)).is_some());
-        assert!(!turn.had_its_turn());
+        assert!(!turn.had_its_turn(start, true));
         assert!(turn.until(start + MS, || counted(0, 0)).is_some());
         assert!(turn.until(start + 2 * MS, || counted(1, 5)).is_some());
-        assert!(turn.had_its_turn());
+        assert!(!turn.had_its_turn(start + 3 * MS, false));
+        assert!(turn.had_its_turn(start + 3 * MS, true));
         assert_eq!(turn.until(start + 3 * MS, || counted(1, 9)), None);
-        assert!(!turn.had_its_turn());
+        assert!(!turn.had_its_turn(start, true));
         assert!(turn.until(start + 102 * MS, || counted(1, 9)).is_some());
+        assert!(turn.had_its_turn(start + 104 * MS, false));
+        assert!(!turn.had_its_turn(start + 105 * MS, true));
     }
 
     #[test]

@@ -117,7 +117,7 @@ impl State {
         let part = self.proto.congestion_state().window() as usize / (BURSTS_A_WINDOW * packet.max(1));
         let packets = burst(packet).min(part.max(LEAST_BURST));
         let transmit = self.proto.poll_transmit(now, packets, buffer);
-        if transmit.is_some() || !self.had_a_chance(now) || !self.control.had_its_turn() {
+        if transmit.is_some() || !self.had_a_chance(now) {
             return transmit;
         }
         self.top_up(now);
@@ -125,13 +125,18 @@ impl State {
         self.proto.poll_transmit(now, packets, buffer)
     }
 
-    /// Whether QUIC, which has just sent nothing, would have sent a packet of the control stream if it had one. In doubt it would not.
+    /// Whether datagrams have stepped back for long enough: QUIC, which has just sent nothing, would have sent a packet of the control stream if
+    /// it had one. In doubt it would not.
     fn had_a_chance(&mut self, now: Instant) -> bool {
+        if self.held_until.is_none() {
+            return false;
+        }
         // Held back by the pacer, it asks to be called again soon.
         let is_paced = self.proto.poll_timeout().is_some_and(|at| at < now + PACING);
-        let fits = room(&self.proto).is_some_and(|room| room > 2 * u64::from(self.proto.current_mtu()));
         let is_sent = self.proto.datagrams().send_buffer_space() + DATAGRAM_COST >= QUIC_DATAGRAM_BUFFER;
-        self.held_until.is_some() && !is_paced && fits && is_sent
+        let room = room(&self.proto);
+        let fits = room.is_none_or(|room| room > 2 * u64::from(self.proto.current_mtu()));
+        !is_paced && is_sent && fits && self.control.had_its_turn(now, room.is_some())
     }
 
     /// When the loop should look again, if nothing happens before.
