@@ -54,6 +54,7 @@ def test_colours_change_nothing_but_colours() -> None:
 def test_the_summary() -> None:
     assert summary(FINDINGS) == "1 bad, 1 poor, 2 good"
     assert summary(FINDINGS[:2]) == "all good (2 checks)"
+    assert summary(FINDINGS[:1]) == "all good (1 check)"
     assert summary([]) == "nothing could be checked"
 
 

@@ -57,7 +57,8 @@ def summary(findings: Sequence[Finding]) -> str:
     """Count them: "all good (9 checks)", "1 bad, 2 poor, 8 good"."""
     counts = Counter(finding.grade for finding in findings)
     if not counts[Grade.BAD] and not counts[Grade.POOR]:
-        return f"all good ({counts[Grade.GOOD]} checks)" if counts[Grade.GOOD] else "nothing could be checked"
+        good = counts[Grade.GOOD]
+        return f"all good ({good} check{'' if good == 1 else 's'})" if good else "nothing could be checked"
     told = [f"{counts[grade]} {grade}" for grade in (Grade.BAD, Grade.POOR, Grade.GOOD) if counts[grade]]
     return ", ".join(told)
 
