@@ -15,6 +15,7 @@ import json
 import os
 import platform
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -46,6 +47,13 @@ def _chosen(only: str) -> list[System]:
     if unknown := [name for name in names if name not in known]:
         raise LabError(f"there is no system {', '.join(unknown)}", hint=f"there are {', '.join(known)}")
     return [system for system in SYSTEMS if not names or system.name in names]
+
+
+def _need_tools() -> None:
+    """Raise `LabError` when what all systems are measured with is not installed."""
+    lacking = [tool for tool in ("fping", "iperf3") if shutil.which(tool) is None]
+    if lacking:
+        raise LabError(f"{' and '.join(lacking)} not installed", hint="apt-get install fping iperf3")
 
 
 def _say(words: str) -> None:
@@ -202,6 +210,7 @@ def main(
     chosen = _chosen(only)
     plan = Plan(seconds, 1 if quick else runs, udp=not quick, algorithm=tcp)
     picture = picture and not quick and stall_runs is None
+    _need_tools()
     if picture:
         plot.need_matplotlib()
     if not quick:

@@ -12,7 +12,7 @@ sys.path.append(str(Path(__file__).parents[2] / "benches"))
 from softlan.lab import LabError
 from suite.docs import replace
 from suite.goals import GOALS, judged
-from suite.probes import Pings
+from suite.probes import Pings, read_fping
 from suite.stalls import is_stalled
 from suite.tables import everything
 
@@ -75,6 +75,18 @@ def test_percentiles_are_round_trips_that_were_measured() -> None:
     pings = Pings(101, [float(number) for number in range(100, 0, -1)])
     assert (pings.at(0.5), pings.at(0.99), pings.at(1.0), pings.lost) == (50.0, 99.0, 100.0, 1)
     assert Pings(3, []).at(0.5) is None
+
+
+def test_each_answer_of_fping_counts_once_and_a_lost_ping_not_at_all() -> None:
+    told = """10.0.0.1 : [0], 64 bytes, 0.431 ms (0.431 avg, 0% loss)
+10.0.0.1 : [2], 64 bytes, 12.6 ms (6.5 avg, 33% loss)
+10.0.0.1 : [2], 64 bytes, 13.0 ms (6.5 avg, 33% loss)
+10.0.0.1 : [1], timed out (6.5 avg, 33% loss)
+
+10.0.0.1 : xmt/rcv/%loss = 3/2/33%, min/avg/max = 0.431/6.51/12.6
+"""
+    pings = read_fping(3, told)
+    assert (pings.sent, pings.times, pings.lost) == (3, [0.431, 12.6], 1)
 
 
 def test_a_run_of_nothing_still_makes_tables() -> None:
