@@ -9,8 +9,9 @@ import pytest
 from softlan._core import MIN_TAP_MTU, tap_mtu_for_datagram
 from softlan.doctor import judge
 from softlan.doctor.findings import Check, Finding, Grade, exit_status, worst
-from softlan.doctor.knock import FULL_PAYLOAD, LEAST_PAYLOAD, Line, Outcome, PathMtu, Reach
+from softlan.doctor.knock import FULL_PAYLOAD, Line, PathMtu, Reach
 from softlan.doctor.quic import Look
+from softlan.knock import LEAST_PAYLOAD, Outcome
 
 HERE = "203.0.113.1:443"
 

@@ -261,6 +261,30 @@ async def port_refused(world: World) -> list[Said]:
     return await world.doctor(relay=f"{RELAY_ADDRESS}:9")
 
 
+@case(
+    "a player joins, and the relay is stopped or the port another's",
+    "client",
+    "bad",
+    "nothing listens at 203.0.113.1:9: the machine there refused the packet",
+    "check the port; the relay may be stopped, or a router forwards the port to the wrong machine",
+)
+async def joining_a_refused_port(world: World) -> list[Said]:
+    where = ["--relay", f"{RELAY_ADDRESS}:9", "--pin", world.pin, "--room", "PARTY1"]
+    return await world.part("client", world.machine(), *where, *world.adapter())
+
+
+@case(
+    "a player joins, and this machine has no route to the relay",
+    "client",
+    "bad",
+    "there is no way from here to 198.51.100.7:443 (Network is unreachable)",
+    "check this machine's network connection and routes (`ip route get ADDRESS`)",
+)
+async def joining_without_a_route(world: World) -> list[Said]:
+    where = ["--relay", "198.51.100.7:443", "--pin", world.pin, "--room", "PARTY1"]
+    return await world.part("client", world.machine(), *where, *world.adapter())
+
+
 NO_ANSWER = (
     "a firewall or router on the way drops UDP, or nothing runs there: try another network (a phone's), and ask the host whether the"
     " relay runs and its UDP port is open and forwarded"
