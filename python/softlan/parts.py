@@ -46,6 +46,7 @@ __all__ = [
     "Part",
     "frame_log_options",
     "log_options",
+    "player_log_options",
     "reported",
     "run_part",
     "session_config",
@@ -79,13 +80,21 @@ def version_option(command: F) -> F:
 
 def log_options(command: F) -> F:
     """Add `--log-format` and `--log-level`, and set logging up before the command runs."""
+    return _log_options(command, LogFormat.TEXT)
 
+
+def player_log_options(command: F) -> F:
+    """Add the same, for who is no operator: plain words at a terminal."""
+    return _log_options(command, LogFormat.AUTO)
+
+
+def _log_options(command: F, usual: LogFormat) -> F:
     @click.option(
         "--log-format",
         type=click.Choice([f.value for f in LogFormat]),
-        default="text",
+        default=usual.value,
         show_default=True,
-        help="Logs for people or for machines.",
+        help="Plain words, text with names and numbers, or json for machines; auto is plain at a terminal, else text.",
     )
     @click.option(
         "--log-level",

@@ -158,7 +158,7 @@ def test_protocols(protocols: tuple[int, ...] | None, grade: Grade, words: str) 
 
 def test_who_is_to_update() -> None:
     assert "softlan here" in str(judge.judge_protocol((2,)).hint)
-    assert "softlan on the relay" in str(judge.judge_protocol((0,)).hint)
+    assert "operator has to update softlan" in str(judge.judge_protocol((0,)).hint)
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,8 @@
 A case says what is broken, who is to name it and in which words; `build` breaks it, for real, on machines of its own, and gives what was
 said. `test_broken_setups.py` runs them all and writes the table of docs/troubleshooting-cases.md.
 
-In sentences `<number>` stands for digits, `<time>` for a date and time, `<pin>` and `<hex>` for a pin, `<words>` for the system's own
-words.
+In sentences `<number>` stands for digits, `<time>` for a date and time, `<pin>` for a pin, `<python>` for the Python that softlan runs in,
+`<words>` for the system's own words.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ from softlan.lab.party import RELAY_ADDRESS, Relay
 PLACES = {
     "<number>": r"[0-9]+(?:\.[0-9]+)?",
     "<time>": r"20[0-9]{2}-[0-9]{2}-[0-9]{2}(?: [0-9]{2}:[0-9]{2})? UTC",
+    "<python>": r"\S+python\S*",
     "<pin>": r"[A-Za-z0-9_-]{43}",
-    "<hex>": r"[0-9a-f]{64}",
     "<words>": r"[A-Za-z ,.']+",
 }
 
@@ -448,9 +448,9 @@ async def another_quic_server(world: World) -> list[Said]:
     "the pin is another relay's",
     "doctor: certificate",
     "bad",
-    "203.0.113.1:443 answered, but it is not the relay whose certificate or pin you were given (the pin of its key is <hex>)",
-    "the relay may have been restarted with a new certificate: ask its operator for the current file or pin (relays keep theirs with"
-    " --dev-cert-state)",
+    "203.0.113.1:443 answered, but it is not the relay whose certificate or pin you were given (the pin of its key is <pin>)",
+    "ask the host for a new invite (or the current pin or certificate file): the relay may have been restarted without keeping its key,"
+    " as --state does",
 )
 async def wrong_pin(world: World) -> list[Said]:
     return await world.doctor(trust=["--pin", OTHER_PIN])
@@ -513,7 +513,7 @@ async def certificate_ended(world: World) -> list[Said]:
     "doctor: protocol",
     "bad",
     "the relay speaks version 2 of softlan's protocol, this softlan version 1",
-    "update softlan here: `pip install --upgrade softlan`",
+    "update softlan here: <python> -m pip install --upgrade softlan",
 )
 async def other_protocol(world: World) -> list[Said]:
     relay = world.party.another_relay("newer", f"{RELAY_ADDRESS}:4402")
@@ -738,7 +738,7 @@ async def tap_busy(world: World) -> list[Said]:
     "doctor: handshake",
     "skipped",
     "a second look at the relay takes the library aioquic, which is not installed",
-    "install it with: pip install 'softlan[doctor]'",
+    'install it with: <python> -m pip install "softlan[doctor]"',
 )
 async def no_aioquic(world: World) -> list[Said]:
     return await world.doctor(script=NO_AIOQUIC)

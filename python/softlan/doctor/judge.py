@@ -17,6 +17,7 @@ from softlan.control.messages import SUPPORTED_PROTOCOLS
 from softlan.doctor.findings import Check, Finding, Grade, worst
 from softlan.doctor.knock import Line, PathMtu, Reach
 from softlan.doctor.quic import ALPN, Look
+from softlan.installing import pip_install
 from softlan.knock import LEAST_PAYLOAD, Outcome
 from softlan.observe.status import NoWay, say, suggest
 
@@ -333,7 +334,9 @@ def judge_protocol(protocols: Iterable[int] | None) -> Finding:
             Check.PROTOCOL,
             Grade.BAD,
             f"the relay speaks version {told} of softlan's protocol, this softlan version {ours}",
-            f"update softlan {'here' if newer else 'on the relay'}: `pip install --upgrade softlan`",
+            f"update softlan here: {pip_install('--upgrade', 'softlan')}"
+            if newer
+            else "the relay's operator has to update softlan there",
             facts,
         )
     return Finding(

@@ -272,8 +272,8 @@ _DISTRUST = {
 
 _TRUST_HINTS = {
     TrustFault.WRONG_PIN: (
-        "the relay may have been restarted with a new certificate: ask its operator for the current file or pin"
-        " (relays keep theirs with --dev-cert-state)"
+        "ask the host for a new invite (or the current pin or certificate file): the relay may have been restarted without keeping its key,"
+        " as --state does"
     ),
     TrustFault.WRONG_NAME: "give the name the certificate was made for with --server-name",
     TrustFault.EXPIRED: (
