@@ -11,7 +11,16 @@ import errno
 import os
 from enum import StrEnum
 
-__all__ = ["ID_SIZE", "LEAST_PAYLOAD", "Outcome", "error_codes", "knock_packet", "outcome_of", "read_answer"]
+__all__ = [
+    "ID_SIZE",
+    "LEAST_PAYLOAD",
+    "Outcome",
+    "error_codes",
+    "knock_packet",
+    "known_outcome",
+    "outcome_of",
+    "read_answer",
+]
 
 LEAST_PAYLOAD = 1200
 """Bytes of UDP payload that QUIC needs a path to carry (RFC 9000 section 14)."""
@@ -66,9 +75,18 @@ def error_codes(*names: str) -> frozenset[int]:
 _OUTCOMES: tuple[tuple[frozenset[int], Outcome], ...] = (
     (error_codes("CONNREFUSED", "CONNRESET"), Outcome.REFUSED),
     (error_codes("PERM", "ACCES"), Outcome.FORBIDDEN),
+    (error_codes("NETUNREACH", "HOSTUNREACH", "NETDOWN", "HOSTDOWN"), Outcome.UNREACHABLE),
 )
+# winerror.h: what Windows' completion ports say in place of Winsock's codes.
+_WINDOWS_OUTCOMES = {1231: Outcome.UNREACHABLE, 1232: Outcome.UNREACHABLE, 1234: Outcome.REFUSED}
+
+
+def known_outcome(error: OSError) -> Outcome | None:
+    """Say what an error of a connected UDP socket means for the packets sent from it; None if it may mean anything."""
+    told = _WINDOWS_OUTCOMES.get(getattr(error, "winerror", None) or 0)
+    return told or next((outcome for codes, outcome in _OUTCOMES if error.errno in codes), None)
 
 
 def outcome_of(error: OSError) -> Outcome:
-    """Say what an error of a connected UDP socket means for the packets sent from it."""
-    return next((outcome for codes, outcome in _OUTCOMES if error.errno in codes), Outcome.UNREACHABLE)
+    """Say the same where something has to be said."""
+    return known_outcome(error) or Outcome.UNREACHABLE

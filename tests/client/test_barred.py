@@ -45,6 +45,7 @@ def test_doubt_takes_a_failure_and_time_without_an_answer(
 def test_a_packet_that_is_too_long_says_nothing_of_the_way() -> None:
     doubt = Doubt("127.0.0.1:9")
     doubt.failed(OSError(errno.EMSGSIZE, "Message too long"), 0)
+    doubt.failed(OSError(errno.EINVAL, "a system's own oddity"), 0)
     assert doubt.verdict(100) is None
 
 

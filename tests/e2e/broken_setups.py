@@ -278,7 +278,7 @@ async def joining_a_refused_port(world: World) -> list[Said]:
     "client",
     "bad",
     "there is no way from here to 198.51.100.7:443 (Network is unreachable)",
-    "check this machine's network connection and routes (`ip route get ADDRESS`)",
+    "check this machine's network connection and routes (Linux: `ip route get ADDRESS`)",
 )
 async def joining_without_a_route(world: World) -> list[Said]:
     where = ["--relay", "198.51.100.7:443", "--pin", world.pin, "--room", "PARTY1"]
@@ -312,7 +312,7 @@ async def udp_dropped_on_the_way(world: World) -> list[Said]:
     "doctor: udp",
     "bad",
     "this machine's own firewall keeps packets to 203.0.113.1:443 back (Operation not permitted)",
-    "let outgoing UDP to that port through: `nft list ruleset` or `iptables -S OUTPUT` shows the rule",
+    "let outgoing UDP to that port through (Linux: `nft list ruleset` or `iptables -S OUTPUT` shows the rule)",
 )
 async def udp_kept_in(world: World) -> list[Said]:
     need("nft")
@@ -327,7 +327,7 @@ async def udp_kept_in(world: World) -> list[Said]:
     "doctor: udp",
     "bad",
     "there is no way from here to 198.51.100.7:443 (Network is unreachable)",
-    "check this machine's network connection and routes (`ip route get ADDRESS`)",
+    "check this machine's network connection and routes (Linux: `ip route get ADDRESS`)",
 )
 async def no_route(world: World) -> list[Said]:
     return await world.doctor(relay="198.51.100.7:443")

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import itertools
 import os
 import time
@@ -20,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from softlan.config import parse_host_port
-from softlan.knock import ID_SIZE, LEAST_PAYLOAD, Outcome, knock_packet, outcome_of
+from softlan.knock import ID_SIZE, LEAST_PAYLOAD, Outcome, knock_packet, known_outcome
 
 __all__ = ["Barred", "Doubt", "barred"]
 
@@ -56,10 +55,13 @@ class Doubt:
 
     def failed(self, error: OSError, now: float) -> None:
         """Take note of an error of a knock's socket."""
-        if error.errno == errno.EMSGSIZE:  # about this packet's length, not about the way
+        outcome = known_outcome(error)
+        if (
+            outcome is None
+        ):  # about this packet's length for instance, or a system's own oddities: nothing about the way
             return
         self.since = now if self.since is None else self.since
-        self.last = Barred(self.address, outcome_of(error), error.strerror or str(error))
+        self.last = Barred(self.address, outcome, error.strerror or str(error))
 
     def verdict(self, now: float) -> Barred | None:
         """Say why the address cannot be reached, once that is beyond doubt."""
@@ -97,6 +99,10 @@ async def _knock(doubt: Doubt, open_knocks: contextlib.ExitStack) -> None:
         )
     except OSError as error:
         doubt.failed(error, time.monotonic())
+        return
+    except (
+        NotImplementedError
+    ):  # an event loop without datagrams: then nothing is known, and the time limit holds
         return
     open_knocks.callback(transport.close)
     transport.sendto(knock_packet(os.urandom(ID_SIZE), LEAST_PAYLOAD))

@@ -123,7 +123,7 @@ class PlainFormatter(logging.Formatter):
             name = "error" if record.levelno >= logging.ERROR else "warning"
             told = f"{name}: {told}"
             if self._colour:
-                told = f"{_COLOURS[min(record.levelno, logging.ERROR)]}{told}{_RESET}"
+                told = f"{_COLOURS.get(record.levelno, '')}{told}{_RESET}"
         lines = [f"{datetime.datetime.fromtimestamp(record.created).astimezone():%H:%M:%S}  {told}"]
         if (hint := _fields(record).get("hint")) is not None:
             lines.append(f"{'':10}-> {_one_line(_safe_str(hint))}")

@@ -226,16 +226,16 @@ def suggest(state: State) -> str | None:
         case RelayUnreachable():
             return (
                 "check the address and port, that the relay is running,"
-                " and that no firewall on the way blocks UDP"
+                " and that no firewall on the way blocks UDP; `softlan doctor` with the same invite looks closer"
             )
         case NoWay(_, Outcome.REFUSED, _):
             return (
                 "check the port; the relay may be stopped, or a router forwards the port to the wrong machine"
             )
         case NoWay(_, Outcome.FORBIDDEN, _):
-            return "let outgoing UDP to that port through: `nft list ruleset` or `iptables -S OUTPUT` shows the rule"
+            return "let outgoing UDP to that port through (Linux: `nft list ruleset` or `iptables -S OUTPUT` shows the rule)"
         case NoWay():
-            return "check this machine's network connection and routes (`ip route get ADDRESS`)"
+            return "check this machine's network connection and routes (Linux: `ip route get ADDRESS`)"
         case Untrusted(_, fault):
             return _TRUST_HINTS[fault]
         case Rejected(code):
