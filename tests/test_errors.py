@@ -2,7 +2,7 @@
 
 import pytest
 
-from softlan import errors
+from softlan import errors, installing
 from softlan.control.codes import Code, Retry
 from softlan.errors import ConfigError, RejectedError, SoftlanError, UnsupportedProtocolError
 
@@ -30,3 +30,12 @@ def test_another_version_says_what_is_spoken_here():
     assert "7" in str(error)
     assert error.code is Code.UNSUPPORTED_PROTOCOL
     assert error.hint
+
+
+def test_installing_names_this_very_python(monkeypatch):
+    monkeypatch.setattr(installing.sys, "executable", "/opt/soft lan/bin/python")
+    monkeypatch.setattr(installing.os, "access", lambda *_: True)
+    python = '"/opt/soft lan/bin/python" -m pip'
+    assert installing.pip_install("softlan[qr]") == f'{python} install "softlan[qr]"'
+    monkeypatch.setattr(installing.os, "access", lambda *_: False)
+    assert installing.pip_install("--upgrade", "softlan") == f"sudo {python} install --upgrade softlan"

@@ -199,5 +199,19 @@ _ARGUMENT: dict[str, Any] = {
     "expose_value": False,
     "callback": _take_invite,
 }
-INVITE_ARGUMENT = click.Argument(["link"], metavar="INVITE", required=True, **_ARGUMENT)
+
+
+class _InviteArgument(click.Argument):
+    """The invite, where nothing goes without one."""
+
+    def process_value(self, ctx: click.Context, value: Any) -> Any:
+        """Say, when it is missing, what is."""
+        try:
+            return super().process_value(ctx, value)
+        except click.MissingParameter as error:
+            words = 'Paste the line you were given, "softlan://...", in double quotes.'
+            raise click.MissingParameter(words, ctx, self) from error
+
+
+INVITE_ARGUMENT = _InviteArgument(["link"], metavar="INVITE", required=True, **_ARGUMENT)
 """For a command that takes nothing but an invite."""

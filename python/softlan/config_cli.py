@@ -27,7 +27,10 @@ _SECRET = frozenset({"key", "invite"})
 def config_group(parts: Mapping[str, click.Command]) -> click.Group:
     """Make the command for these parts."""
 
-    @click.group(context_settings={"help_option_names": ["-h", "--help"]})
+    @click.group(
+        short_help="Check and show settings; print examples and systemd units.",
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
     def config() -> None:
         """Check configuration files, show what settings come to, and print examples and units for systemd."""
 

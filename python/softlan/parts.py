@@ -27,7 +27,7 @@ from softlan._core import __version__ as core_version
 from softlan.client.identity import Identity
 from softlan.client.session import RelaySession, SessionConfig
 from softlan.command import InvitedOption, invite_options, settings_file
-from softlan.config import CONGESTION_CONTROLLERS, HOST_PORT, ROOM, Congestion, HostPort, option_type
+from softlan.config import HOST_PORT, ROOM, Congestion, HostPort, option_type
 from softlan.control.keys import RoomKey, parse_key
 from softlan.control.messages import PROTOCOL, Role
 from softlan.errors import ConfigError, SoftlanError
@@ -37,6 +37,7 @@ from softlan.observe.counters import Change, Reading
 from softlan.observe.events import Event
 from softlan.observe.local import StatusServer
 from softlan.observe.logs import LogFormat, configure_logging, log_event
+from softlan.options import congestion_option, path_option
 from softlan.trust import load_trusted_certificates, parse_pin, system_trusted_certificates
 
 __all__ = [
@@ -45,6 +46,7 @@ __all__ = [
     "Part",
     "frame_log_options",
     "log_options",
+    "player_log_options",
     "reported",
     "run_part",
     "session_config",
@@ -78,13 +80,21 @@ def version_option(command: F) -> F:
 
 def log_options(command: F) -> F:
     """Add `--log-format` and `--log-level`, and set logging up before the command runs."""
+    return _log_options(command, LogFormat.TEXT)
 
+
+def player_log_options(command: F) -> F:
+    """Add the same, for who is no operator: plain words at a terminal."""
+    return _log_options(command, LogFormat.AUTO)
+
+
+def _log_options(command: F, usual: LogFormat) -> F:
     @click.option(
         "--log-format",
         type=click.Choice([f.value for f in LogFormat]),
-        default="text",
+        default=usual.value,
         show_default=True,
-        help="Logs for people or for machines.",
+        help="Plain words, text with names and numbers, or json for machines; auto is plain at a terminal, else text.",
     )
     @click.option(
         "--log-level",
@@ -140,11 +150,9 @@ def session_options(command: F) -> F:
             metavar="NAME",
             help="The name the relay's certificate is made for; the host of --relay if not given.",
         ),
-        click.option(
+        path_option(
             "--relay-ca-cert",
-            type=click.Path(path_type=Path),
-            metavar="FILE",
-            help="The relay's certificate or its authority's, DER or PEM; the system's authorities if not given.",
+            "The relay's certificate or its authority's, DER or PEM; the system's authorities if not given.",
         ),
         click.option(
             "--room",
@@ -170,22 +178,9 @@ def session_options(command: F) -> F:
             metavar="TEXT",
             help="The room's key or an invite's. Other users of this machine see it: --key-file and SOFTLAN_KEY are safer.",
         ),
-        click.option(
-            "--key-file", type=click.Path(path_type=Path), metavar="FILE", help="A file with the key."
-        ),
-        click.option(
-            "--identity",
-            type=click.Path(path_type=Path),
-            metavar="FILE",
-            help="Where this peer's identity is kept; made if missing.",
-        ),
-        click.option(
-            "--congestion",
-            type=click.Choice(CONGESTION_CONTROLLERS),
-            default="calm",
-            show_default=True,
-            help="Congestion control: by delay (calm, for tunnels), or cubic, or bbr.",
-        ),
+        path_option("--key-file", "A file with the key."),
+        path_option("--identity", "Where this peer's identity is kept; made if missing."),
+        congestion_option,
     ]
     for option in reversed(options):
         command = option(command)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 
 from softlan.errors import SoftlanError
+from softlan.installing import pip_install
 
 __all__ = ["qr_code"]
 
@@ -19,7 +20,7 @@ def qr_code(text: str) -> str:
     except ImportError as error:
         raise SoftlanError(
             "a QR code takes the library segno, which is not installed",
-            hint="install it with: pip install 'softlan[qr]'",
+            hint=f"install it with: {pip_install('softlan[qr]')}",
         ) from error
     try:
         # The lowest error correction: a screen has no scratches, and fewer modules fit more terminals.

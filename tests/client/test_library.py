@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import re
+from pathlib import Path
 
 import pytest
 
@@ -273,3 +275,25 @@ async def test_a_session_is_entered_once(relay):
         pass
     with pytest.raises(RuntimeError, match="once"):
         await session.__aenter__()
+
+
+async def test_the_example_in_the_document(relay, capsys):
+    """As it stands in docs/library.md, but for the invite's dots."""
+    text = (Path(__file__).parents[2] / "docs" / "library.md").read_text()
+    (example,) = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    invite = f"softlan://{relay.local_address}/ROOM1?pin={PIN}"
+    example = re.sub(r"softlan://[^\"]+", invite, example).replace("asyncio.run(main())\n", "")
+    defined = {}
+    exec(example, defined)
+    async with join(relay) as other:
+        running = asyncio.create_task(defined["main"]())
+        heard = await first(other)
+        assert heard[12:].rstrip(b"\0") == b"\x88\xb5hello".ljust(48)
+        await other.send(frame(other, length=77))
+        said = ""
+        while "77 bytes from" not in said:
+            assert not running.done()
+            said += capsys.readouterr().out
+            await asyncio.sleep(0.01)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)

@@ -3,6 +3,7 @@
     <!-- on relay -->                       runs on the lab's machine of that name
     <!-- on ann until "in room" -->         runs on, until its output holds these words; the party goes on meanwhile
     <!-- on ann says "0% packet loss" -->   runs, and its output holds these words
+    <!-- on ann graded says "udp" -->       the same, for a command whose exit status is a grade: a busy machine's line may be poor
     <!-- not run: why -->                   cannot run in the lab
 
 A page's blocks run in the order in which they stand, on the machines as the pages before left them (tests/e2e/test_guides.py).
@@ -26,7 +27,11 @@ from softlan.relay.cli import relay
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 GUIDES = [DOCS / "guides" / f"{name}.md" for name in ("relay", "gateway", "linux", "windows")]
-PAGES = [ROOT / "README.md", *GUIDES, DOCS / "service.md", DOCS / "troubleshooting.md"]
+PAGES = [
+    ROOT / "README.md",
+    *GUIDES,
+    *(DOCS / f"{name}.md" for name in ("doctor", "operations", "service", "troubleshooting")),
+]
 """Pages whose every block of commands is annotated, and run where it can be."""
 
 SHELLS = {"sh": "posix", "bat": "windows"}
@@ -41,7 +46,7 @@ _AROUND = re.compile(r"sudo|env|timeout|--?[\w-]+|\d+|\w+=.*")
 
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _NOTE = re.compile(
-    r'<!-- (?:on (?P<on>\w+)(?: (?P<how>until|says) "(?P<words>[^"]+)")?|not run: (?P<reason>[^>]+)) -->\n\Z'
+    r'<!-- (?:on (?P<on>\w+)(?P<graded> graded)?(?: (?P<how>until|says) "(?P<words>[^"]+)")?|not run: (?P<reason>[^>]+)) -->\n\Z'
 )
 
 
@@ -57,6 +62,7 @@ class Block:
     """The machine it runs on; None: it does not."""
     how: str | None = None
     words: str = ""
+    graded: bool = False
     reason: str = ""
 
     def __str__(self) -> str:
@@ -86,6 +92,7 @@ def blocks(page: Path) -> list[Block]:
                 told["on"] or None,
                 told["how"] or None,
                 told["words"],
+                bool(told["graded"]),
                 told["reason"],
             )
         )

@@ -10,6 +10,7 @@ import pytest
 from blocks import DOCS, PAGES, ROOT, Block, blocks, commands, parse
 
 from softlan.cli import main
+from softlan.relay.rules import load_rules
 
 BLOCKS = [block for page in PAGES for block in blocks(page)]
 DOCUMENTS = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
@@ -97,3 +98,14 @@ def test_every_extra_is_named_in_the_readme():
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     named = set(re.findall(r"^\| `(\w+)` \|", (ROOT / "README.md").read_text(), re.MULTILINE))
     assert named == set(extras) - {"test", "lint", "bench"}
+
+
+def test_the_rooms_file_that_is_shown_is_one(tmp_path):
+    (shown,) = re.findall(
+        r"^```toml\n(.*?)^```$", (DOCS / "operations.md").read_text(), re.MULTILINE | re.DOTALL
+    )
+    (tmp_path / "rooms.toml").write_text(shown)
+    (tmp_path / "gateway.key").write_text("another four random words\n")
+    rules = load_rules(tmp_path / "rooms.toml")
+    assert not rules.open_rooms
+    assert set(rules.rooms) == {"PARTY1", "LOBBY", "FRIENDS"}

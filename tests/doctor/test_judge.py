@@ -9,8 +9,9 @@ import pytest
 from softlan._core import MIN_TAP_MTU, tap_mtu_for_datagram
 from softlan.doctor import judge
 from softlan.doctor.findings import Check, Finding, Grade, exit_status, worst
-from softlan.doctor.knock import FULL_PAYLOAD, LEAST_PAYLOAD, Line, Outcome, PathMtu, Reach
+from softlan.doctor.knock import FULL_PAYLOAD, Line, PathMtu, Reach
 from softlan.doctor.quic import Look
+from softlan.knock import LEAST_PAYLOAD, Outcome
 
 HERE = "203.0.113.1:443"
 
@@ -157,7 +158,7 @@ def test_protocols(protocols: tuple[int, ...] | None, grade: Grade, words: str) 
 
 def test_who_is_to_update() -> None:
     assert "softlan here" in str(judge.judge_protocol((2,)).hint)
-    assert "softlan on the relay" in str(judge.judge_protocol((0,)).hint)
+    assert "operator has to update softlan" in str(judge.judge_protocol((0,)).hint)
 
 
 @pytest.mark.parametrize(

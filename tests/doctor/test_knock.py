@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from softlan.doctor import knock
-from softlan.doctor.knock import Outcome
+from softlan.knock import Outcome, knock_packet, read_answer
 
 OWN = b"12345678"
 
@@ -27,18 +27,18 @@ def answer(packet: bytes, versions: tuple[int, ...] = (1, 0xFF00001D)) -> bytes:
 
 @given(size=st.integers(1200, 1472))
 def test_a_knock_and_its_answer(size: int) -> None:
-    packet = knock.knock_packet(OWN, size)
+    packet = knock_packet(OWN, size)
     assert len(packet) == size
     assert packet[0] & 0x80
     version = int.from_bytes(packet[1:5], "big")
     assert version & 0x0F0F0F0F == 0x0A0A0A0A, "a version kept free for asking (RFC 9000 section 15)"
-    assert knock.read_answer(answer(packet)) == (OWN, (1, 0xFF00001D))
-    assert knock.read_answer(packet) is None
+    assert read_answer(answer(packet)) == (OWN, (1, 0xFF00001D))
+    assert read_answer(packet) is None
 
 
 @given(data=st.binary(max_size=80), head=st.sampled_from([b"", b"\x80\0\0\0\0", b"\x80\0\0\0\0\x08"]))
 def test_any_bytes_are_an_answer_or_none(data: bytes, head: bytes) -> None:
-    read = knock.read_answer(head + data)
+    read = read_answer(head + data)
     assert read is None or len(read[1]) >= 1
 
 
@@ -106,7 +106,7 @@ def test_it_answers(echoer: Callable[[Answering], tuple[str, int]]) -> None:
     assert found.rtt_s is not None
 
 
-@pytest.mark.parametrize("said", [b"", b"what?", answer(knock.knock_packet(b"not ours", 1200))])
+@pytest.mark.parametrize("said", [b"", b"what?", answer(knock_packet(b"not ours", 1200))])
 def test_it_speaks_another_language(said: bytes, echoer: Callable[[Answering], tuple[str, int]]) -> None:
     assert knock.reach(echoer(lambda _: said)).outcome is Outcome.NOT_QUIC
 

@@ -16,6 +16,7 @@ import pytest
 
 from softlan.doctor import knock
 from softlan.doctor.quic import look
+from softlan.knock import Outcome
 from softlan.trust import parse_pin, spki_sha256
 
 
@@ -60,7 +61,7 @@ async def test_a_look(relay: tuple[str, int, str]) -> None:
 def test_knocks(relay: tuple[str, int, str]) -> None:
     place = relay[:2]
     found = knock.reach(place)
-    assert found.outcome is knock.Outcome.ANSWERED
+    assert found.outcome is Outcome.ANSWERED
     assert 1 in found.versions
     headers = 48 if ":" in place[0] else 28
     assert knock.measure_mtu(place, rtt_s=0.001) == knock.PathMtu(knock.FULL_PAYLOAD, headers)

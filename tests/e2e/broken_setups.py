@@ -3,8 +3,8 @@
 A case says what is broken, who is to name it and in which words; `build` breaks it, for real, on machines of its own, and gives what was
 said. `test_broken_setups.py` runs them all and writes the table of docs/troubleshooting-cases.md.
 
-In sentences `<number>` stands for digits, `<time>` for a date and time, `<pin>` and `<hex>` for a pin, `<words>` for the system's own
-words.
+In sentences `<number>` stands for digits, `<time>` for a date and time, `<pin>` for a pin, `<python>` for the Python that softlan runs in,
+`<words>` for the system's own words.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ from softlan.lab.party import RELAY_ADDRESS, Relay
 PLACES = {
     "<number>": r"[0-9]+(?:\.[0-9]+)?",
     "<time>": r"20[0-9]{2}-[0-9]{2}-[0-9]{2}(?: [0-9]{2}:[0-9]{2})? UTC",
+    "<python>": r"\S+python\S*",
     "<pin>": r"[A-Za-z0-9_-]{43}",
-    "<hex>": r"[0-9a-f]{64}",
     "<words>": r"[A-Za-z ,.']+",
 }
 
@@ -261,6 +261,30 @@ async def port_refused(world: World) -> list[Said]:
     return await world.doctor(relay=f"{RELAY_ADDRESS}:9")
 
 
+@case(
+    "a player joins, and the relay is stopped or the port another's",
+    "client",
+    "bad",
+    "nothing listens at 203.0.113.1:9: the machine there refused the packet",
+    "check the port; the relay may be stopped, or a router forwards the port to the wrong machine",
+)
+async def joining_a_refused_port(world: World) -> list[Said]:
+    where = ["--relay", f"{RELAY_ADDRESS}:9", "--pin", world.pin, "--room", "PARTY1"]
+    return await world.part("client", world.machine(), *where, *world.adapter())
+
+
+@case(
+    "a player joins, and this machine has no route to the relay",
+    "client",
+    "bad",
+    "there is no way from here to 198.51.100.7:443 (Network is unreachable)",
+    "check this machine's network connection and routes (Linux: `ip route get ADDRESS`)",
+)
+async def joining_without_a_route(world: World) -> list[Said]:
+    where = ["--relay", "198.51.100.7:443", "--pin", world.pin, "--room", "PARTY1"]
+    return await world.part("client", world.machine(), *where, *world.adapter())
+
+
 NO_ANSWER = (
     "a firewall or router on the way drops UDP, or nothing runs there: try another network (a phone's), and ask the host whether the"
     " relay runs and its UDP port is open and forwarded"
@@ -288,7 +312,7 @@ async def udp_dropped_on_the_way(world: World) -> list[Said]:
     "doctor: udp",
     "bad",
     "this machine's own firewall keeps packets to 203.0.113.1:443 back (Operation not permitted)",
-    "let outgoing UDP to that port through: `nft list ruleset` or `iptables -S OUTPUT` shows the rule",
+    "let outgoing UDP to that port through (Linux: `nft list ruleset` or `iptables -S OUTPUT` shows the rule)",
 )
 async def udp_kept_in(world: World) -> list[Said]:
     need("nft")
@@ -303,7 +327,7 @@ async def udp_kept_in(world: World) -> list[Said]:
     "doctor: udp",
     "bad",
     "there is no way from here to 198.51.100.7:443 (Network is unreachable)",
-    "check this machine's network connection and routes (`ip route get ADDRESS`)",
+    "check this machine's network connection and routes (Linux: `ip route get ADDRESS`)",
 )
 async def no_route(world: World) -> list[Said]:
     return await world.doctor(relay="198.51.100.7:443")
@@ -424,9 +448,9 @@ async def another_quic_server(world: World) -> list[Said]:
     "the pin is another relay's",
     "doctor: certificate",
     "bad",
-    "203.0.113.1:443 answered, but it is not the relay whose certificate or pin you were given (the pin of its key is <hex>)",
-    "the relay may have been restarted with a new certificate: ask its operator for the current file or pin (relays keep theirs with"
-    " --dev-cert-state)",
+    "203.0.113.1:443 answered, but it is not the relay whose certificate or pin you were given (the pin of its key is <pin>)",
+    "ask the host for a new invite (or the current pin or certificate file): the relay may have been restarted without keeping its key,"
+    " as --state does",
 )
 async def wrong_pin(world: World) -> list[Said]:
     return await world.doctor(trust=["--pin", OTHER_PIN])
@@ -489,7 +513,7 @@ async def certificate_ended(world: World) -> list[Said]:
     "doctor: protocol",
     "bad",
     "the relay speaks version 2 of softlan's protocol, this softlan version 1",
-    "update softlan here: `pip install --upgrade softlan`",
+    "update softlan here: <python> -m pip install --upgrade softlan",
 )
 async def other_protocol(world: World) -> list[Said]:
     relay = world.party.another_relay("newer", f"{RELAY_ADDRESS}:4402")
@@ -714,7 +738,7 @@ async def tap_busy(world: World) -> list[Said]:
     "doctor: handshake",
     "skipped",
     "a second look at the relay takes the library aioquic, which is not installed",
-    "install it with: pip install 'softlan[doctor]'",
+    'install it with: <python> -m pip install "softlan[doctor]"',
 )
 async def no_aioquic(world: World) -> list[Said]:
     return await world.doctor(script=NO_AIOQUIC)

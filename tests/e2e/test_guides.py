@@ -33,7 +33,7 @@ from softlan.lab.testing import must_have_all  # noqa: E402
 
 PYTHON = Path(sys.base_prefix) / "bin"
 MANAGER = f"{sys.executable} -I -S {HERE / 'newcomer' / 'manager.py'}"
-WITHIN_S = 90.0
+WITHIN_S = 240.0
 
 
 class Machine:
@@ -88,7 +88,11 @@ class Machine:
         ]
         words = ["--", "bash", "-euo", "pipefail", "-c", f'cd "$HOME"\n{script}']
         # Status is told over unix sockets, which are on the desk as well.
-        host = self.host if re.search(r"\bsoftlan (?:relay|gateway|join)\b|manager", script) else self.desk
+        host = (
+            self.host
+            if re.search(r"\bsoftlan (?:relay|gateway|join|doctor|ping)\b|manager", script)
+            else self.desk
+        )
         return Program(host, name, [*command, *words])
 
 
@@ -126,7 +130,9 @@ class Newcomers:
                 status = await program.wait(WITHIN_S)
             finally:
                 program.kill()
-            assert status == 0, f"{block}:\n{block.text}{program.tail(60)}"
+            assert status in ((0, 1, 3) if block.graded else (0,)), (
+                f"{block}:\n{block.text}{program.tail(60)}"
+            )
         said = "\n".join(program.lines)
         print(f"{block} on {block.on}, {time.monotonic() - started:.1f} s\n{block.text}{program.tail(60)}")
         assert block.words in said, f"{block} does not say {block.words!r}:\n{said}"
@@ -239,7 +245,7 @@ def no_taps(machine: Machine, desk: Host, mac: str) -> None:
     machine.environment |= {"SOFTLAN_CLIENT_ATTACH": "cable0", "SOFTLAN_CLIENT_VIRTUAL_MAC": mac}
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 async def test_the_guides_lead_to_a_party(newcomers: Newcomers) -> None:
     """A relay on a server, a gateway beside a router, a player with one pasted line; then what troubleshooting says."""
     for name in ("relay", "gateway", "linux"):  # Windows has tests/windows
@@ -249,10 +255,12 @@ async def test_the_guides_lead_to_a_party(newcomers: Newcomers) -> None:
         "the internet does not go through the party"
     )
     await newcomers.read(DOCS / "troubleshooting.md")
+    await newcomers.read(DOCS / "doctor.md")
     await newcomers.interrupt("ann")
     if ann is newcomers.machines["ann"].host:
         assert "softlan0" not in ann.interfaces(), "the adapter is gone with the client"
     await newcomers.read(DOCS / "service.md")
+    await newcomers.read(DOCS / "operations.md")
 
 
 @pytest.mark.timeout(300)

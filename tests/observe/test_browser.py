@@ -102,6 +102,9 @@ def test_it_is_used_without_a_mouse(chromium, page):
     chromium.until("document.querySelector('#room-list details').open")
     chromium.until("document.querySelectorAll('.inside tbody tr').length > 0")
     assert chromium.ask("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    # The room's box cuts off what is around the line.
+    ring = "(style => parseFloat(style.outlineOffset) + parseFloat(style.outlineWidth))"
+    assert chromium.ask(f"{ring}(getComputedStyle(document.activeElement))") <= 0
     # The focus stays where it is while numbers change and rooms change their places.
     chromium.ask("window.held = document.activeElement")
     chromium.ask(

@@ -78,6 +78,26 @@ def test_text(lines):
     )
 
 
+def test_plain_words(lines):
+    logger = lines(LogFormat.PLAIN)
+    log_event(logger, Event.SESSION_JOINED, "in room ROOM1 alone", room="ROOM1", hint="ask a friend")
+    log_event(logger, Event.SESSION_LOST, "connection lost")
+    first, hint, second = lines.read()
+    assert re.fullmatch(r"\d\d:\d\d:\d\d  in room ROOM1 alone", first)
+    assert hint == "          -> ask a friend"
+    assert re.fullmatch(r"\d\d:\d\d:\d\d  warning: connection lost", second)
+
+
+def test_auto_is_plain_at_a_terminal_alone(lines):
+    logger = lines(LogFormat.AUTO)
+    log_event(logger, Event.SESSION_LOST, "gone")
+    assert "session.lost" in lines.read()[0]
+    terminal = Terminal()
+    configure_logging(LogFormat.AUTO, logging.INFO, stream=terminal)
+    log_event(logger, Event.SESSION_LOST, "gone")
+    assert "session.lost" not in terminal.getvalue()
+
+
 def test_json(lines):
     logger = lines(LogFormat.JSON)
     log_event(

@@ -6,6 +6,7 @@ from softlan._core import Mac
 from softlan.control.codes import Code, Retry
 from softlan.control.messages import Disconnect, Reject
 from softlan.errors import TrustFault
+from softlan.knock import Outcome
 from softlan.observe import status
 from softlan.observe.status import rejected_error, say, suggest
 
@@ -34,6 +35,10 @@ STATES = [
     ),
     (status.Reconnecting(1, 0, "reset"), "connection lost (reset); trying again now (attempt 1)"),
     (status.RelayUnreachable("relay:443", 5), "the relay relay:443 did not answer within 5 s"),
+    (
+        status.NoWay("192.0.2.1:443", Outcome.REFUSED, "Connection refused"),
+        "nothing listens at 192.0.2.1:443: the machine there refused the packet",
+    ),
     (status.Rejected(Code.ROOM_FULL, ""), "the relay refused: the room has its number of peers"),
     (status.Rejected(Code.ROOM_FULL, "room A is full"), "the relay refused: room A is full"),
     (

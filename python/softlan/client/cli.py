@@ -29,7 +29,7 @@ from softlan.parts import (
     SETTINGS_OPTIONS,
     Part,
     frame_log_options,
-    log_options,
+    player_log_options,
     reported,
     run_session_part,
     session_config,
@@ -94,7 +94,7 @@ class _ClientCommand(PartCommand):
     help="Windows: try everything softlan changes on this machine, put it back, and say what works; no relay needed.",
 )
 @frame_log_options
-@log_options
+@player_log_options
 @version_option
 @reported
 def client(

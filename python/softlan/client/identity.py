@@ -159,7 +159,13 @@ def _make(path: Path, role: Role) -> Identity:
             f"cannot write the identity {path}: {error.strerror or error}",
             hint="give a place that can be written to with --identity FILE",
         ) from error
-    log_event(logger, Event.IDENTITY_MADE, f"made a new identity in {path}", file=str(path), mac=mac)
+    log_event(
+        logger,
+        Event.IDENTITY_MADE,
+        f"made a new identity, to be known again by: {path}",
+        file=str(path),
+        mac=mac,
+    )
     return identity
 
 

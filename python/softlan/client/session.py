@@ -21,6 +21,7 @@ from typing import Any, Protocol
 
 from softlan import __version__
 from softlan._core import Connection, CoreError, Endpoint, Mac, TransportSettings
+from softlan.client.barred import barred
 from softlan.config import Congestion, HostPort, parse_host_port
 from softlan.control.channel import ControlChannel
 from softlan.control.codes import Code, Retry
@@ -298,7 +299,28 @@ class RelaySession:
         )
 
     async def _connect(self) -> Connection:
-        """Connect to one of the relay's addresses.
+        """Connect to the relay; before the first join, give up as soon as there is clearly no way to it."""
+        addresses = await resolve(self.relay)
+        if self.joins:
+            # Who was in the room waits for its relay, whatever anybody says of the way there.
+            return await self._try(addresses)
+        trying = asyncio.ensure_future(self._try(list(addresses)))
+        doubting = asyncio.ensure_future(barred(addresses))
+        try:
+            await asyncio.wait((trying, doubting), return_when=asyncio.FIRST_COMPLETED)
+            if trying.done():
+                return trying.result()
+            found = doubting.result()
+            state = status.NoWay(found.address, found.outcome, found.why)
+            raise RelayUnreachableError(status.say(state), hint=status.suggest(state))
+        except BaseException:
+            await _abandon((trying,))
+            raise
+        finally:
+            doubting.cancel()
+
+    async def _try(self, addresses: list[str]) -> Connection:
+        """Try a relay's addresses until one answers or the time is over.
 
         An attempt sends its first packet again after ever longer pauses (RFC 9002 section 6.2), so that a relay that comes back in
         between would be found late. So attempts are made beside each other, a new one every `_STAGGER_S`, and the first that
@@ -306,7 +328,6 @@ class RelaySession:
         """
         config = self.config
         limit = _RECONNECT_S if self.joins else _FIRST_CONNECT_S
-        addresses = await resolve(self.relay)
         deadline = time.monotonic() + limit
         pending: dict[asyncio.Future[Connection], str] = {}
         last: CoreError | None = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from softlan.errors import UnsupportedPlatformError
+from softlan.options import grouped
 from softlan.windows.mac_policy import MacPolicy
 
 if TYPE_CHECKING:
@@ -56,56 +56,45 @@ class WindowsChoices:
             )
 
 
-def windows_options(command: F) -> F:
-    """Add the options; the command gets them as `windows`, a `WindowsChoices`."""
-
-    @functools.wraps(command)
-    def wrapped(**given: Any) -> Any:
-        names = [field.name for field in fields(WindowsChoices)]
-        choices = WindowsChoices(**{name: given.pop(name) for name in names})
-        return command(windows=choices, **given)
-
-    options = [
-        click.option(
-            "--adapter",
-            metavar="NAME",
-            help="Windows: the TAP-Windows6 adapter, by name or GUID; the only one there is, or the one called softlan,"
-            " if not given.",
-        ),
-        click.option(
-            "--mac-policy",
-            type=click.Choice([policy.value for policy in MacPolicy]),
-            help="Windows, when the adapter's MAC is not the identity's: strict stops (the default), adopt plays with the"
-            " adapter's (the default of join), configure gives the adapter the identity's.",
-        ),
-        click.option(
-            "--allow-default-route",
-            is_flag=True,
-            help="Windows: let a router on the LAN carry this machine's internet traffic.",
-        ),
-        click.option(
-            "--lowest-metric",
-            is_flag=True,
-            help="Windows, for games: prefer the adapter, so that a game's broadcasts go there.",
-        ),
-        click.option(
-            "--broadcast-routes",
-            is_flag=True,
-            help="Windows, for games: routes for 255.255.255.255 and 224.0.0.0/4 through the adapter.",
-        ),
-        click.option(
-            "--private-network",
-            is_flag=True,
-            help="Windows, for games: make the party's network private, so that the firewall lets players in.",
-        ),
-        click.option(
-            "--game-mode", is_flag=True, help="Windows: all three of the above. All are put back in the end."
-        ),
-    ]
-    decorated: Any = wrapped
-    for option in reversed(options):
-        decorated = option(decorated)
-    return decorated  # type: ignore[no-any-return]
+windows_options = grouped(
+    WindowsChoices,
+    "windows",
+    click.option(
+        "--adapter",
+        metavar="NAME",
+        help="Windows: the TAP-Windows6 adapter, by name or GUID; the only one there is, or the one called softlan,"
+        " if not given.",
+    ),
+    click.option(
+        "--mac-policy",
+        type=click.Choice([policy.value for policy in MacPolicy]),
+        help="Windows, when the adapter's MAC is not the identity's: strict stops (the default), adopt plays with the"
+        " adapter's (the default of join), configure gives the adapter the identity's.",
+    ),
+    click.option(
+        "--allow-default-route",
+        is_flag=True,
+        help="Windows: let a router on the LAN carry this machine's internet traffic.",
+    ),
+    click.option(
+        "--lowest-metric",
+        is_flag=True,
+        help="Windows, for games: prefer the adapter, so that a game's broadcasts go there.",
+    ),
+    click.option(
+        "--broadcast-routes",
+        is_flag=True,
+        help="Windows, for games: routes for 255.255.255.255 and 224.0.0.0/4 through the adapter.",
+    ),
+    click.option(
+        "--private-network",
+        is_flag=True,
+        help="Windows, for games: make the party's network private, so that the firewall lets players in.",
+    ),
+    click.option(
+        "--game-mode", is_flag=True, help="Windows: all three of the above. All are put back in the end."
+    ),
+)
 
 
 def run_self_test(windows: WindowsChoices) -> int:

@@ -26,6 +26,7 @@ from softlan.doctor.machine import look_at_adapter, look_at_parts
 from softlan.doctor.quic import Look, look
 from softlan.doctor.threads import in_thread
 from softlan.errors import RelayUnreachableError, SoftlanError, TrustError
+from softlan.knock import Outcome
 from softlan.observe.local import read_all
 from softlan.trust import public_key_pin
 
@@ -36,7 +37,7 @@ T = TypeVar("T")
 _ECHO_FRAMES = 25
 """Of each of the two sizes."""
 
-_HOPEFUL = frozenset({knock.Outcome.ANSWERED, knock.Outcome.SILENT, knock.Outcome.NOT_QUIC})
+_HOPEFUL = frozenset({Outcome.ANSWERED, Outcome.SILENT, Outcome.NOT_QUIC})
 """After which a handshake is worth trying."""
 
 
@@ -96,7 +97,7 @@ class _Relay:
         yield judge.judge_name(relay.host, [host for host, _ in places])
         looking = asyncio.create_task(self._look(places[0]))
         reaches = await asyncio.gather(*(in_thread(knock.reach, place) for place in places))
-        answering = next((n for n, r in enumerate(reaches) if r.outcome is knock.Outcome.ANSWERED), 0)
+        answering = next((n for n, r in enumerate(reaches) if r.outcome is Outcome.ANSWERED), 0)
         place, reach = places[answering], reaches[answering]
         if answering or reach.outcome not in _HOPEFUL:
             looking.cancel()
@@ -109,7 +110,7 @@ class _Relay:
         shaken = isinstance(self._seen, Look) and self._seen.alpn is not None
         connected = shaken or isinstance(self._trusted, visit.Trusted | TrustError)
         yield judge.judge_udp(reaches, connected=connected)
-        if reach.outcome is not knock.Outcome.ANSWERED and not connected:
+        if reach.outcome is not Outcome.ANSWERED and not connected:
             return
         passable = True
         async for finding in self._way(place, reach):

@@ -15,8 +15,11 @@ from typing import Any
 from softlan._core import MIN_TAP_MTU, tap_mtu_for_datagram
 from softlan.control.messages import SUPPORTED_PROTOCOLS
 from softlan.doctor.findings import Check, Finding, Grade, worst
-from softlan.doctor.knock import LEAST_PAYLOAD, Line, Outcome, PathMtu, Reach
+from softlan.doctor.knock import Line, PathMtu, Reach
 from softlan.doctor.quic import ALPN, Look
+from softlan.installing import pip_install
+from softlan.knock import LEAST_PAYLOAD, Outcome
+from softlan.observe.status import NoWay, say, suggest
 
 __all__ = [
     "QUIC_OVERHEAD",
@@ -152,21 +155,9 @@ def _why_not(reach: Reach) -> tuple[str, str]:
                 f"something answers at {reach.address}, but it does not speak QUIC",
                 "check the port: another program has it",
             )
-        case Outcome.REFUSED:
-            return (
-                f"nothing listens at {reach.address}: the machine there refused the packet",
-                "check the port; the relay may be stopped, or a router forwards the port to the wrong machine",
-            )
-        case Outcome.FORBIDDEN:
-            return (
-                f"this machine's own firewall keeps packets to {reach.address} back ({reach.why})",
-                "let outgoing UDP to that port through: `nft list ruleset` or `iptables -S OUTPUT` shows the rule",
-            )
-        case Outcome.UNREACHABLE:
-            return (
-                f"there is no way from here to {reach.address} ({reach.why})",
-                "check this machine's network connection and routes (`ip route get ADDRESS`)",
-            )
+        case Outcome.REFUSED | Outcome.FORBIDDEN | Outcome.UNREACHABLE:
+            state = NoWay(reach.address, reach.outcome, reach.why)
+            return say(state), suggest(state) or ""
         case _:
             return f"no answer from {reach.address} over UDP within {reach.waited_s:g} s", _NO_UDP
 
@@ -343,7 +334,9 @@ def judge_protocol(protocols: Iterable[int] | None) -> Finding:
             Check.PROTOCOL,
             Grade.BAD,
             f"the relay speaks version {told} of softlan's protocol, this softlan version {ours}",
-            f"update softlan {'here' if newer else 'on the relay'}: `pip install --upgrade softlan`",
+            f"update softlan here: {pip_install('--upgrade', 'softlan')}"
+            if newer
+            else "the relay's operator has to update softlan there",
             facts,
         )
     return Finding(

@@ -1,15 +1,11 @@
 """Knocks at a relay's UDP port and measures the way there, without a connection, keys or rights.
 
-A QUIC server answers a packet of a version it does not know with the list of those it does (Version Negotiation, RFC 9000 sections 6
-and 17.2.1), as long as the packet fills 1200 bytes. Versions of the form 0x?a?a?a?a are kept free for asking (section 15). So each knock
-comes back if its packet went through whole: that shows reach, round trips, loss, and with the Don't Fragment bit the path's MTU.
-
-Everything here blocks; run it in a thread.
+Each knock that is answered shows reach, a round trip, loss, and with the Don't Fragment bit the path's MTU; `softlan.knock` says what a
+knock is. Everything here blocks; run it in a thread.
 """
 
 from __future__ import annotations
 
-import errno
 import os
 import select
 import socket
@@ -17,31 +13,23 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
+
+from softlan.knock import ID_SIZE, LEAST_PAYLOAD, Outcome, error_codes, knock_packet, outcome_of, read_answer
 
 __all__ = [
     "FULL_PAYLOAD",
-    "LEAST_PAYLOAD",
     "Line",
-    "Outcome",
     "PathMtu",
     "Reach",
-    "knock_packet",
     "measure_line",
     "measure_mtu",
     "next_sizes",
     "reach",
-    "read_answer",
 ]
-
-LEAST_PAYLOAD = 1200
-"""Bytes of UDP payload that QUIC needs a path to carry (RFC 9000 section 14)."""
 
 FULL_PAYLOAD = 1472
 """What a path of 1500 bytes carries over IPv4 (RFC 791, RFC 768), and the most softlan's own QUIC tries."""
 
-_ASKING_VERSION = 0x1A2A3A4A
-_ID_SIZE = 8
 _KNOCKS_S = (0.0, 0.25, 0.6, 1.1, 1.7)
 """When `reach` knocks."""
 
@@ -52,21 +40,6 @@ _MTU_TRIES = 4
 _MTU_WAIT_S = 0.25
 _LINGER_S = 1.0
 """How long `measure_line` waits for what is under way in the end."""
-
-
-class Outcome(StrEnum):
-    """What knocking came to."""
-
-    ANSWERED = "answered"
-    NOT_QUIC = "not-quic"
-    """Something answered, in another language."""
-    REFUSED = "refused"
-    """The machine there said that nobody listens on that port (ICMP port unreachable)."""
-    UNREACHABLE = "unreachable"
-    """No way there: this machine or a router said so."""
-    FORBIDDEN = "forbidden"
-    """This machine's own firewall keeps the packet back."""
-    SILENT = "silent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,28 +74,6 @@ class PathMtu:
     here: bool = False
 
 
-def knock_packet(own_id: bytes, size: int) -> bytes:
-    """Make a knock of `size` bytes of UDP payload; `own_id`, 8 bytes, comes back in the answer."""
-    head = b"\xc0" + _ASKING_VERSION.to_bytes(4, "big")
-    return (head + bytes((_ID_SIZE,)) + os.urandom(_ID_SIZE) + bytes((len(own_id),)) + own_id).ljust(
-        size, b"\0"
-    )
-
-
-def read_answer(packet: bytes) -> tuple[bytes, tuple[int, ...]] | None:
-    """Read a Version Negotiation packet (RFC 9000 section 17.2.1): the id it answers, the versions; None if it is none."""
-    if len(packet) < 7 or not packet[0] & 0x80 or packet[1:5] != bytes(4):
-        return None
-    ours = packet[6 : 6 + packet[5]]
-    rest = packet[6 + packet[5] :]
-    if len(ours) != packet[5] or not rest or len(rest) < 1 + rest[0]:
-        return None
-    told = rest[1 + rest[0] :]
-    if not told or len(told) % 4:
-        return None
-    return ours, tuple(int.from_bytes(told[at : at + 4], "big") for at in range(0, len(told), 4))
-
-
 def reach(address: tuple[str, int], *, within_s: float = 2.5) -> Reach:
     """Knock at an address (IP, port) until something happens, for `within_s` at most."""
     told = _show(address)
@@ -135,7 +86,7 @@ def reach(address: tuple[str, int], *, within_s: float = 2.5) -> Reach:
             while (now := time.perf_counter() - start) < within_s:
                 if left and now >= left[0]:
                     left.pop(0)
-                    own_id = os.urandom(_ID_SIZE)
+                    own_id = os.urandom(ID_SIZE)
                     sent[own_id] = now
                     knocker.send(knock_packet(own_id, LEAST_PAYLOAD))
                 packet = _receive(knocker, min(left[0] - now if left else within_s - now, within_s - now))
@@ -147,7 +98,7 @@ def reach(address: tuple[str, int], *, within_s: float = 2.5) -> Reach:
                 trip = time.perf_counter() - start - sent[answer[0]]
                 return Reach(told, Outcome.ANSWERED, trip, answer[1])
     except OSError as error:
-        return Reach(told, _outcome_of(error), why=error.strerror or str(error))
+        return Reach(told, outcome_of(error), why=error.strerror or str(error))
     return Reach(told, Outcome.SILENT, waited_s=within_s)
 
 
@@ -164,7 +115,7 @@ def measure_line(address: tuple[str, int], seconds: float, *, interval_s: float 
         while (now := time.perf_counter()) < ended:
             due = start + number * interval_s
             if number < count and now >= due:
-                own_id = os.urandom(_ID_SIZE)
+                own_id = os.urandom(ID_SIZE)
                 sent[own_id] = number, time.perf_counter()
                 number, missing = number + 1, missing + 1
                 knocker.send(knock_packet(own_id, LEAST_PAYLOAD))
@@ -219,7 +170,7 @@ def _which_arrive(
         for size in sizes:
             if size in arrived or size in too_long:
                 continue
-            own_id = os.urandom(_ID_SIZE)
+            own_id = os.urandom(ID_SIZE)
             sent[own_id] = size
             try:
                 knocker.send(knock_packet(own_id, size))
@@ -289,18 +240,4 @@ def _forbid_fragments(knocker: socket.socket) -> bool:
     return True
 
 
-def _codes(*names: str) -> frozenset[int]:
-    """Collect errno values by name, with Winsock's own beside them."""
-    found = (getattr(errno, prefix + name, None) for name in names for prefix in ("E", "WSAE"))
-    return frozenset(code for code in found if code is not None)
-
-
-_TOO_LONG = _codes("MSGSIZE")
-_OUTCOMES: tuple[tuple[frozenset[int], Outcome], ...] = (
-    (_codes("CONNREFUSED", "CONNRESET"), Outcome.REFUSED),
-    (_codes("PERM", "ACCES"), Outcome.FORBIDDEN),
-)
-
-
-def _outcome_of(error: OSError) -> Outcome:
-    return next((outcome for codes, outcome in _OUTCOMES if error.errno in codes), Outcome.UNREACHABLE)
+_TOO_LONG = error_codes("MSGSIZE")

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from softlan.control.messages import Reject, decode_answer
 from softlan.control.stream import FrameDecoder, encode_frame
 from softlan.errors import RemoteProtocolError, SoftlanError
+from softlan.installing import pip_install
 
 if TYPE_CHECKING:
     from aioquic.quic.connection import QuicConnection
@@ -63,7 +64,7 @@ async def look(address: tuple[str, int], server_name: str, *, within_s: float = 
     except ImportError as error:
         raise SoftlanError(
             "a second look at the relay takes the library aioquic, which is not installed",
-            hint="install it with: pip install 'softlan[doctor]'",
+            hint=f"install it with: {pip_install('softlan[doctor]')}",
         ) from error
 
     class _Peer(QuicConnectionProtocol):

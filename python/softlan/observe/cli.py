@@ -25,7 +25,10 @@ __all__ = ["capture"]
 _AS_ROOT = "as root, `sudo softlan capture` sees parts of root"
 
 
-@click.command(context_settings={"show_default": True, "help_option_names": ["-h", "--help"]})
+@click.command(
+    short_help="Write frames, with the verdict on each, for Wireshark.",
+    context_settings={"show_default": True, "help_option_names": ["-h", "--help"]},
+)
 @click.option("--room", type=ROOM, metavar="CODE", help="Only this room's frames; all rooms' if not given.")
 @click.option("--drops", is_flag=True, help="Only frames that were dropped.")
 @click.option(

@@ -1,10 +1,12 @@
-"""Log lines as text for people or as JSON for machines, on the standard `logging`.
+"""Log lines as text for people, in plain words for players, or as JSON for machines, on the standard `logging`.
 
 Text:  2026-11-23T20:45:22.123Z INFO  session.joined joined room ROOM1 room=ROOM1 peer_id=2 tap_mtu=1416 JSON:
 {"ts":"2026-11-23T20:45:22.123Z","level":"info","event":"session.joined","message":"joined room ROOM1",...}
 
-One line a record whatever is in it: control characters, which peers may have chosen, never reach a terminal.
-Formatting never raises; a value that cannot be printed is replaced by a word about that.
+Plain: 21:45:22  in room ROOM1 with the gateway
+
+One line a record whatever is in it, and in plain words one more for a hint: control characters, which peers may have chosen, never
+reach a terminal. Formatting never raises; a value that cannot be printed is replaced by a word about that.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from softlan.observe.events import Event
 __all__ = [
     "JsonFormatter",
     "LogFormat",
+    "PlainFormatter",
     "TextFormatter",
     "configure_logging",
     "log_event",
@@ -39,6 +42,9 @@ _RESET = "\x1b[0m"
 class LogFormat(StrEnum):
     """What `--log-format` takes."""
 
+    AUTO = "auto"
+    """Plain at a terminal, text elsewhere."""
+    PLAIN = "plain"
     TEXT = "text"
     JSON = "json"
 
@@ -78,7 +84,9 @@ def configure_logging(
     if colour is None:
         colour = stream.isatty() and not os.environ.get("NO_COLOR")
     handler = _QuietHandler(stream)
-    handler.setFormatter(JsonFormatter() if log_format is LogFormat.JSON else TextFormatter(colour=colour))
+    if log_format is LogFormat.AUTO:
+        log_format = LogFormat.PLAIN if stream.isatty() else LogFormat.TEXT
+    handler.setFormatter(_formatter(log_format, colour=colour))
     root = logging.getLogger()
     for old in root.handlers[:]:
         root.removeHandler(old)
@@ -86,6 +94,41 @@ def configure_logging(
     root.setLevel(max(level, logging.WARNING))
     for name in _OWN_LOGGERS:
         logging.getLogger(name).setLevel(level)
+
+
+def _formatter(log_format: LogFormat, *, colour: bool) -> logging.Formatter:
+    match log_format:
+        case LogFormat.JSON:
+            return JsonFormatter()
+        case LogFormat.PLAIN:
+            return PlainFormatter(colour=colour)
+        case _:
+            return TextFormatter(colour=colour)
+
+
+class PlainFormatter(logging.Formatter):
+    """What happened, for a player at a terminal: the time on the wall, a sentence, and what to do about it on a line of its own.
+
+    Names of events and fields are for those who search logs; a warning or an error is called one.
+    """
+
+    def __init__(self, *, colour: bool = False) -> None:
+        super().__init__()
+        self._colour = colour
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Print a record; a hint and a traceback follow on lines of their own."""
+        told = _one_line(_message(record))
+        if record.levelno >= logging.WARNING:
+            name = "error" if record.levelno >= logging.ERROR else "warning"
+            told = f"{name}: {told}"
+            if self._colour:
+                told = f"{_COLOURS.get(record.levelno, '')}{told}{_RESET}"
+        lines = [f"{datetime.datetime.fromtimestamp(record.created).astimezone():%H:%M:%S}  {told}"]
+        if (hint := _fields(record).get("hint")) is not None:
+            lines.append(f"{'':10}-> {_one_line(_safe_str(hint))}")
+        lines += map(_one_line, (_exception(record) or "").splitlines())
+        return "\n".join(lines)
 
 
 class TextFormatter(logging.Formatter):

@@ -12,6 +12,7 @@ from softlan._core import Mac
 from softlan.control.codes import Code
 from softlan.control.messages import Disconnect, Reject
 from softlan.errors import RejectedError, TrustFault
+from softlan.knock import Outcome
 
 __all__ = [
     "AdapterReady",
@@ -21,6 +22,7 @@ __all__ = [
     "GatewayLeft",
     "Joined",
     "NoGateway",
+    "NoWay",
     "PathMtuSmall",
     "Reconnecting",
     "Rejected",
@@ -115,6 +117,15 @@ class RelayUnreachable:
 
 
 @dataclass(frozen=True, slots=True)
+class NoWay:
+    """Packets to `address` (`IP:port`) come to nothing: refused, forbidden or unreachable; `why` in the system's words."""
+
+    address: str
+    outcome: Outcome
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Untrusted:
     """Something answered, but not with the certificate that was expected."""
 
@@ -156,6 +167,7 @@ State: TypeAlias = (
     | GatewayLeft
     | Reconnecting
     | RelayUnreachable
+    | NoWay
     | Untrusted
     | Rejected
     | PathMtuSmall
@@ -187,6 +199,12 @@ def say(state: State) -> str:
             return f"connection lost ({reason}); trying again {when} (attempt {attempt})"
         case RelayUnreachable(relay, waited_s):
             return f"the relay {relay} did not answer within {waited_s:.0f} s"
+        case NoWay(address, Outcome.REFUSED, _):
+            return f"nothing listens at {address}: the machine there refused the packet"
+        case NoWay(address, Outcome.FORBIDDEN, why):
+            return f"this machine's own firewall keeps packets to {address} back ({why})"
+        case NoWay(address, _, why):
+            return f"there is no way from here to {address} ({why})"
         case Untrusted(relay, fault):
             return f"{relay} answered, but {_DISTRUST[fault]}"
         case Rejected(code, reason):
@@ -208,8 +226,16 @@ def suggest(state: State) -> str | None:
         case RelayUnreachable():
             return (
                 "check the address and port, that the relay is running,"
-                " and that no firewall on the way blocks UDP"
+                " and that no firewall on the way blocks UDP; `softlan doctor` with the same invite looks closer"
             )
+        case NoWay(_, Outcome.REFUSED, _):
+            return (
+                "check the port; the relay may be stopped, or a router forwards the port to the wrong machine"
+            )
+        case NoWay(_, Outcome.FORBIDDEN, _):
+            return "let outgoing UDP to that port through (Linux: `nft list ruleset` or `iptables -S OUTPUT` shows the rule)"
+        case NoWay():
+            return "check this machine's network connection and routes (Linux: `ip route get ADDRESS`)"
         case Untrusted(_, fault):
             return _TRUST_HINTS[fault]
         case Rejected(code):
@@ -246,8 +272,8 @@ _DISTRUST = {
 
 _TRUST_HINTS = {
     TrustFault.WRONG_PIN: (
-        "the relay may have been restarted with a new certificate: ask its operator for the current file or pin"
-        " (relays keep theirs with --dev-cert-state)"
+        "ask the host for a new invite (or the current pin or certificate file): the relay may have been restarted without keeping its key,"
+        " as --state does"
     ),
     TrustFault.WRONG_NAME: "give the name the certificate was made for with --server-name",
     TrustFault.EXPIRED: (

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from softlan.errors import ConfigError, UnsupportedPlatformError
+from softlan.installing import pip_install
 from softlan.observe.local import read_all
 
 if TYPE_CHECKING:
@@ -58,7 +59,8 @@ def watch() -> None:
         from softlan.observe.live import Screen
     except ImportError as error:
         raise ConfigError(
-            f"--live needs {error.name}, which is not installed", hint="pip install 'softlan[live]'"
+            f"--live needs {error.name}, which is not installed",
+            hint=f"install it with: {pip_install('softlan[live]')}",
         ) from error
     console = Console(highlight=False)
     with console.screen(hide_cursor=True), _raw_keys():

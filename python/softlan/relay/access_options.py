@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
 
 import click
 from cryptography import x509
 
 from softlan.errors import ConfigError
+from softlan.options import count_option, grouped, path_option
 from softlan.relay.gate import GateLimits
 from softlan.relay.limits import Rate
 from softlan.relay.rules import OPEN_RULES, Rules, load_rules
@@ -21,8 +19,6 @@ from softlan.relay.state import RelayState
 from softlan.trust import public_key_pin
 
 __all__ = ["AccessChoices", "access_options"]
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,63 +75,38 @@ class AccessChoices:
             raise ConfigError(f"{self.next_cert} holds no certificate in PEM") from error
 
 
-def access_options(command: F) -> F:
-    """Add the options; the command gets them as `access`."""
-    defaults = AccessChoices()
-    options = [
-        click.option(
-            "--rooms",
-            type=click.Path(path_type=Path),
-            metavar="FILE",
-            help="The rooms and their keys, TOML (docs/operations.md). SIGHUP reads it again.",
-        ),
-        click.option(
-            "--open-rooms/--no-open-rooms",
-            default=None,
-            show_default=False,
-            help="Whether anybody may use rooms that --rooms does not list. Without --rooms they may, with it not.",
-        ),
-        click.option(
-            "--state",
-            type=click.Path(path_type=Path),
-            metavar="DIR",
-            help="Keep the dev certificate, the key of invites, used invites and bans here, so that they survive a restart.",
-        ),
-        click.option(
-            "--next-cert",
-            type=click.Path(path_type=Path),
-            metavar="FILE",
-            help="The certificate that will follow the present one, PEM: its pin goes into invites already.",
-        ),
-        click.option(
-            "--max-connections-per-address",
-            type=click.IntRange(1, 65535),
-            default=defaults.max_connections_per_address,
-            metavar="N",
-            help="Connections from one IPv4 address or IPv6 /64 at once.",
-        ),
-        click.option(
-            "--hellos-per-address",
-            type=click.IntRange(1, 65535),
-            default=defaults.hellos_per_address,
-            metavar="N",
-            help="Hellos a second from one address, 16 times as many at once.",
-        ),
-        click.option(
-            "--wrong-keys-per-minute",
-            type=click.IntRange(1, 65535),
-            default=defaults.wrong_keys_per_minute,
-            metavar="N",
-            help="Wrong keys a minute from one address.",
-        ),
-    ]
+_DEFAULTS = AccessChoices()
 
-    @functools.wraps(command)
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
-        chosen = {entry.name: kwargs.pop(entry.name) for entry in dataclasses.fields(AccessChoices)}
-        return command(*args, access=AccessChoices(**chosen), **kwargs)
-
-    decorated: Any = wrapped
-    for option in reversed(options):
-        decorated = option(decorated)
-    return decorated  # type: ignore[no-any-return]
+access_options = grouped(
+    AccessChoices,
+    "access",
+    path_option("--rooms", "The rooms and their keys, TOML (docs/operations.md). SIGHUP reads it again."),
+    click.option(
+        "--open-rooms/--no-open-rooms",
+        default=None,
+        show_default=False,
+        help="Whether anybody may use rooms that --rooms does not list. Without --rooms they may, with it not.",
+    ),
+    path_option(
+        "--state",
+        "Keep the dev certificate, the key of invites, used invites and bans here, so that they survive a restart.",
+        metavar="DIR",
+    ),
+    path_option(
+        "--next-cert",
+        "The certificate that will follow the present one, PEM: its pin goes into invites already.",
+    ),
+    count_option(
+        "--max-connections-per-address",
+        _DEFAULTS.max_connections_per_address,
+        "Connections from one IPv4 address or IPv6 /64 at once.",
+    ),
+    count_option(
+        "--hellos-per-address",
+        _DEFAULTS.hellos_per_address,
+        "Hellos a second from one address, 16 times as many at once.",
+    ),
+    count_option(
+        "--wrong-keys-per-minute", _DEFAULTS.wrong_keys_per_minute, "Wrong keys a minute from one address."
+    ),
+)

@@ -35,7 +35,10 @@ _TIMEOUT_S = 5.0
 _MAX_ANSWER = 1 << 22
 
 
-@click.group(context_settings={"show_default": True, "help_option_names": ["-h", "--help"]})
+@click.group(
+    short_help="Look after the relay that runs here: kick, ban, unban.",
+    context_settings={"show_default": True, "help_option_names": ["-h", "--help"]},
+)
 @click.option("--pid", type=int, metavar="N", help="The relay's process id, where several run.")
 @click.option("--json", "as_json", is_flag=True, help="Print the relay's answer as JSON.")
 @click.pass_context

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from softlan.config import HostPort, parse_listen
 from softlan.errors import ConfigError
+from softlan.installing import pip_install
 from softlan.observe.events import Event
 from softlan.observe.logs import log_event
 
@@ -102,7 +103,8 @@ def page_options(page: str | None, token_file: Path | None) -> PageOptions | Non
         import uvicorn  # noqa: F401
     except ImportError as error:
         raise ConfigError(
-            f"the page needs {error.name}, which is not installed", hint="pip install 'softlan[page]'"
+            f"the page needs {error.name}, which is not installed",
+            hint=f"install it with: {pip_install('softlan[page]')}",
         ) from error
     return options
 

@@ -216,7 +216,7 @@ function showRooms(state) {
   });
   if (list.contains(focused) && document.activeElement !== focused) focused.focus({ preventScroll: true });
   byId("no-rooms").hidden = rooms.length > 0;
-  put(byId("no-rooms"), state.rooms.length ? "No room fits." : "Nobody is here yet: players join with `softlan client`.");
+  put(byId("no-rooms"), state.rooms.length ? "No room fits." : "Nobody is here yet: players come in with `softlan join` and an invite, which `softlan invite` makes.");
 }
 
 // Asking -------------------------------------------------------------------------------------------------------------
