@@ -1,4 +1,4 @@
-"""Wire, switch and offload code, each beside what one would write without care: runs the Criterion benches and prints ratios.
+"""Wire, switch, offload and queue code, each beside what one would write without care: runs the Criterion benches, prints ratios.
 
     .venv/bin/python benches/parts.py [--quick] [--write-docs]
 
@@ -19,7 +19,7 @@ from pathlib import Path
 from relay_alone import DOCS, ROOT, write_docs
 
 MARKS = ("<!-- parts -->", "<!-- /parts -->")
-CRATES = ("softlan-wire", "softlan-switch", "softlan-port")
+CRATES = ("softlan-wire", "softlan-switch", "softlan-port", "softlan-link")
 RESULTS = ROOT / "target" / "criterion"
 
 

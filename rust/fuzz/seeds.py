@@ -260,6 +260,8 @@ def queues() -> dict[str, bytes]:
         "full": bytes([16, 25]) + bytes([burst, 1, 5, 120, push, 2, 0, 100, burst, 3, 0, 60, pops]),
         "late": limits + bytes([push, 1, 5, 120]) + bytes([wait(63) | pop]) * 8,
         "standing": limits + b"".join(bytes([burst, 1, 5, 120, wait(60) | pops]) for _ in range(20)),
+        "marked": limits
+        + b"".join(bytes([burst, 128 | ecn << 5, 5, 120, wait(60) | pops]) for ecn in range(4) for _ in range(20)),
         "larger-than-all": bytes([2, 25]) + bytes([push, 1, 35, 0, push, 1, 0, 60, pop]),
         "no-room": bytes([0, 0]) + bytes([push, 1, 0, 60, pop]),
         "headless": limits + bytes([push, 1, 0, 3, pop]),

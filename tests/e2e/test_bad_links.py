@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 
 from softlan.lab import Party
 from softlan.lab.emulator import Shape, UdpLink
 from softlan.lab.party import RELAY_ADDRESS, Client
+from softlan.lab.players import Player
 from softlan.lab.probes import ping
 
 
@@ -51,6 +53,60 @@ async def test_loss_delay_and_a_slow_rate(empty_party: Party) -> None:
         assert idle.received >= 90
         assert link.up.tally.lost > 0
         assert ann.program.running
+
+
+def tcp_told(player: Player) -> Counter[str]:
+    """What the kernel of a player's machine counts: segments sent again, and those whose marks the other end reported."""
+    said = player.host.run("nstat", "-asz", "TcpRetransSegs", "TcpExtTCPDeliveredCE")
+    rows = (row.split() for row in said.splitlines() if not row.startswith("#"))
+    return Counter({name: int(value) for name, value, *_ in rows})
+
+
+async def test_tcp_with_ecn_is_marked_and_sends_less_again(
+    empty_party: Party, needs: Callable[[str], None]
+) -> None:
+    needs("nstat")
+    lan = empty_party.add_lan("home")
+    relay = await empty_party.start_relay()
+    await empty_party.start_gateway("gateway", lan)
+    with line(empty_party, Shape(rate=10e6, delay=0.01, buffer=250_000)) as (_, address):
+        ann, server = await join_over(empty_party, address), empty_party.player("server")
+        for source, sink in ((server, ann), (ann, server)):
+
+            async def told_so_far(source: Player = source) -> Counter[str]:
+                # The queue is the sending side's: the relay's for a download.
+                queue = ann.part.counters() if source is ann else relay.peer_counters(ann.peer_id)
+                return Counter(await queue) + tcp_told(source)
+
+            # BBR, some machines' default, does not heed marks; a namespace may choose Reno on every kernel.
+            source.host.setting("ipv4/tcp_congestion_control", "reno")
+            told: list[Counter[str]] = []
+            for ecn in ("0", "1"):
+                for player in (ann, server):
+                    player.host.setting("ipv4/tcp_ecn", ecn)
+                moving = asyncio.create_task(source.send_to(sink, seconds=6))
+                # A slow start fills the queue to the bound of its age, which drops whatever it is, before anybody can heed a mark.
+                await asyncio.sleep(1.5)
+                before = await told_so_far()
+                result = await moving
+                told.append(await told_so_far() - before)
+                seen = {
+                    name: told[-1][name]
+                    for name in (
+                        "TcpRetransSegs",
+                        "TcpExtTCPDeliveredCE",
+                        "frames_marked_ce",
+                        "drop_queue_delay",
+                    )
+                }
+                print(f"{source.name} to {sink.name}, tcp_ecn={ecn}: {result}, {seen}")
+            without, marked = told
+            assert without["frames_marked_ce"] == 0
+            assert without["TcpExtTCPDeliveredCE"] == 0
+            assert without["drop_queue_delay"] > 0
+            assert marked["frames_marked_ce"] > 0
+            assert marked["TcpExtTCPDeliveredCE"] > 0
+            assert marked["TcpRetransSegs"] < without["TcpRetransSegs"]
 
 
 async def test_a_path_with_a_small_mtu(empty_party: Party) -> None:

@@ -32,7 +32,11 @@ _UNITS = {
     "datagrams": "QUIC datagrams that carried frames",
     "fragments": "Fragments of frames that do not fit one datagram",
 }
-_WAYS = {"received": "received from peers", "sent": "sent to peers"}
+_WAYS = {
+    "received": "received from peers",
+    "sent": "sent to peers",
+    "marked_ce": "marked 'congestion experienced' in a queue that stood (RFC 3168)",
+}
 
 
 class Exporter:

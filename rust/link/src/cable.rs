@@ -14,7 +14,7 @@ use softlan_wire::{
 
 use crate::connection::Connection;
 use crate::engine::ReadyMark;
-use crate::queue::{EgressQueue, QueueLimits};
+use crate::queue::{EgressQueue, Outcome, QueueLimits};
 
 /// Time since a start of our own, as the pure parts take it.
 #[derive(Debug, Clone, Copy)]
@@ -52,7 +52,7 @@ struct Moved {
     datagrams: u64,
     fragments: u64,
     too_big: u64,
-    late: u64,
+    queue: Outcome,
 }
 
 impl Cable {
@@ -100,7 +100,7 @@ impl Cable {
         let mut used = 0;
         let mut queue = self.queue();
         while used < room
-            && let Some(datagram) = queue.pop(now, &mut moved.late)
+            && let Some(datagram) = queue.pop(now, &mut moved.queue)
         {
             used += datagram.len();
             if datagram.len() > budget {
@@ -161,7 +161,12 @@ impl Cable {
             self.counters.add_sent(moved.frames, moved.bytes);
             self.counters.add_datagrams_sent(moved.datagrams, moved.fragments);
         }
-        for (reason, count) in [(DropReason::TooBig, moved.too_big), (DropReason::QueueDelay, moved.late)] {
+        if moved.queue.marked > 0 {
+            self.counters.add_marked_ce(moved.queue.marked);
+        }
+        for (reason, count) in
+            [(DropReason::TooBig, moved.too_big), (DropReason::QueueDelay, moved.queue.late)]
+        {
             if count > 0 {
                 self.counters.add_drops(reason, count);
             }

@@ -1,10 +1,10 @@
-//! Controlled delay (RFC 8289): when to drop so that a queue that stands becomes one that only buffers bursts.
+//! Controlled delay (RFC 8289): when to drop, or mark, so that a queue that stands becomes one that only buffers bursts.
 
 use std::time::Duration;
 
 /// How long frames may wait in a standing queue.
 pub const TARGET: Duration = Duration::from_millis(5);
-/// How long a queue may stand above [`TARGET`] before something is dropped: about the largest usual round trip.
+/// How long a queue may stand above [`TARGET`] before a sender is told: about the largest usual round trip.
 pub const INTERVAL: Duration = Duration::from_millis(100);
 /// A queue of no more than a full frame is no standing queue.
 const ONE_FRAME: usize = 1522;
@@ -14,35 +14,36 @@ const ONE_FRAME: usize = 1522;
 pub struct Codel {
     /// When the delay will have been above the target for a whole interval.
     above_until: Option<Duration>,
-    dropping: bool,
-    drop_next: Duration,
+    signalling: bool,
+    next_signal: Duration,
     count: u32,
     last_count: u32,
 }
 
 impl Codel {
-    /// Whether to drop the frame that leaves the queue at `now` after it waited for `sojourn`; `behind` are the bytes still queued.
-    pub fn drops(&mut self, now: Duration, sojourn: Duration, behind: usize) -> bool {
+    /// Whether to drop the frame that leaves the queue at `now` after it waited for `sojourn`, or to mark it where that does (RFC 8290 section 5.2.6);
+    /// `behind` are the bytes still queued.
+    pub fn signals(&mut self, now: Duration, sojourn: Duration, behind: usize) -> bool {
         let standing = self.stands(now, sojourn, behind);
-        if self.dropping {
-            self.dropping = standing;
-            if !standing || now < self.drop_next {
+        if self.signalling {
+            self.signalling = standing;
+            if !standing || now < self.next_signal {
                 return false;
             }
             self.count += 1;
-            self.drop_next = control_law(self.drop_next, self.count);
+            self.next_signal = control_law(self.next_signal, self.count);
             return true;
         }
         if !standing {
             return false;
         }
-        self.dropping = true;
-        // If it was dropping a short while ago, the rate that kept the queue short then is where to go on (RFC 8289 section 4.2).
+        self.signalling = true;
+        // If it was signalling a short while ago, the rate that kept the queue short then is where to go on (RFC 8289 section 4.2).
         let delta = self.count.saturating_sub(self.last_count);
-        let recently = now.saturating_sub(self.drop_next) < 16 * INTERVAL;
+        let recently = now.saturating_sub(self.next_signal) < 16 * INTERVAL;
         self.count = if delta > 1 && recently { delta } else { 1 };
         self.last_count = self.count;
-        self.drop_next = control_law(now, self.count);
+        self.next_signal = control_law(now, self.count);
         true
     }
 
@@ -56,7 +57,7 @@ impl Codel {
     }
 }
 
-/// The next drop comes sooner by the square root of the drops so far, which makes TCP's rate fall linearly (RFC 8289 section 3.3).
+/// The next signal comes sooner by the square root of those so far, which makes TCP's rate fall linearly (RFC 8289 section 3.3).
 fn control_law(from: Duration, count: u32) -> Duration {
     from + INTERVAL.div_f64(f64::from(count.max(1)).sqrt())
 }
@@ -69,7 +70,7 @@ mod tests {
 
     /// Frames that leave one a millisecond after `sojourn`, for `span` milliseconds; gives when drops came.
     fn run(codel: &mut Codel, from: u32, span: u32, sojourn: Duration) -> Vec<u32> {
-        (from..from + span).filter(|ms| codel.drops(*ms * MS, sojourn, 100_000)).collect()
+        (from..from + span).filter(|ms| codel.signals(*ms * MS, sojourn, 100_000)).collect()
     }
 
     #[test]
@@ -102,6 +103,6 @@ mod tests {
     #[test]
     fn the_last_frame_is_never_dropped() {
         let mut codel = Codel::default();
-        assert!(!(0..1000).any(|ms| codel.drops(ms * MS, 50 * MS, 0)));
+        assert!(!(0..1000).any(|ms| codel.signals(ms * MS, 50 * MS, 0)));
     }
 }

@@ -1,14 +1,14 @@
 //! The queue before a connection: what waits to be sent to one peer, as a pure machine.
 //!
 //! Flows share the line fairly, new and sparse ones go first, and each is kept from standing (FQ-CoDel, RFC 8290), so that a ping, a game
-//! or an ARP request does not wait behind a download and the download itself learns early that the line is full. Everything
-//! is bounded in bytes and in time.
+//! or an ARP request does not wait behind a download and the download itself learns early that the line is full: by a mark where its
+//! packets may bear one (ECN, RFC 3168), else by a drop. Everything is bounded in bytes and in time, marks or not.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use bytes::Bytes;
-use softlan_wire::HEADER_LEN;
+use bytes::{Bytes, BytesMut};
+use softlan_wire::{Datagram, Ecn, HEADER_LEN, decode, ecn, mark_ce};
 
 use crate::codel::Codel;
 use crate::flow::FlowHash;
@@ -39,6 +39,15 @@ impl Default for QueueLimits {
     fn default() -> Self {
         Self { bytes: 1024 * 1024, max_age: Duration::from_millis(100) }
     }
+}
+
+/// What happened to datagrams on their way out; counts only grow.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Outcome {
+    /// Dropped: they had waited too long, or their flow's queue stood and they could not be marked.
+    pub late: u64,
+    /// Handed over with a mark, because their flow's queue stood.
+    pub marked: u64,
 }
 
 /// A flow-fair queue of datagrams (overlay header and whole frame).
@@ -134,8 +143,8 @@ impl EgressQueue {
         dropped
     }
 
-    /// The next datagram to send. `late` is raised by the number of datagrams dropped on the way because they had waited too long.
-    pub fn pop(&mut self, now: Duration, late: &mut u64) -> Option<Bytes> {
+    /// The next datagram to send. What was dropped on the way, or marked, is added to `outcome`.
+    pub fn pop(&mut self, now: Duration, outcome: &mut Outcome) -> Option<Bytes> {
         loop {
             let is_new = !self.new.is_empty();
             let at = *if is_new { &self.new } else { &self.old }.front()?;
@@ -146,7 +155,7 @@ impl EgressQueue {
                 continue;
             }
             let before = flow.bytes;
-            let next = next_of(flow, now, self.limits.max_age, late);
+            let next = next_of(flow, now, self.limits.max_age, outcome);
             self.bytes -= before - flow.bytes;
             match next {
                 Some(datagram) => {
@@ -184,15 +193,39 @@ impl EgressQueue {
 }
 
 /// The first datagram of a flow that is worth sending.
-fn next_of(flow: &mut Flow, now: Duration, max_age: Duration, late: &mut u64) -> Option<Bytes> {
+fn next_of(flow: &mut Flow, now: Duration, max_age: Duration, outcome: &mut Outcome) -> Option<Bytes> {
     while let Some(next) = flow.take() {
         let sojourn = now.saturating_sub(next.since);
-        if sojourn <= max_age && !flow.codel.drops(now, sojourn, flow.bytes) {
-            return Some(next.datagram);
+        // Too old is too old: who sets the field and does not heed marks gets no more room than anybody else (RFC 3168 section 7).
+        if sojourn <= max_age {
+            if !flow.codel.signals(now, sojourn, flow.bytes) {
+                return Some(next.datagram);
+            }
+            if let Some(marked) = marked(next.datagram) {
+                outcome.marked += 1;
+                return Some(marked);
+            }
         }
-        *late += 1;
+        outcome.late += 1;
     }
     None
+}
+
+/// The datagram with its frame marked "congestion experienced", if the frame's sender can be told that way. A fragment's bytes are no frame.
+///
+/// The bytes are other receivers' too, so the mark goes into a copy. Marks are few.
+#[cold]
+fn marked(datagram: Bytes) -> Option<Bytes> {
+    let Ok(Datagram::Frame { frame, .. }) = decode(&datagram) else { return None };
+    match ecn(frame)? {
+        Ecn::NotEct => None,
+        // By a queue before this one: it says what is to be said.
+        Ecn::Ce => Some(datagram),
+        Ecn::Ect0 | Ecn::Ect1 => {
+            let mut copy = BytesMut::from(&datagram[..]);
+            mark_ce(&mut copy[HEADER_LEN..]).then(|| copy.freeze())
+        }
+    }
 }
 
 #[cfg(test)]
@@ -228,15 +261,15 @@ mod tests {
         for n in 0..50 {
             assert_eq!(queue.push(MS, datagram(bulk, 1400, n)), 0);
         }
-        let mut late = 0;
-        assert_eq!(tag(queue.pop(MS, &mut late)), Some(0));
-        assert_eq!(tag(queue.pop(MS, &mut late)), Some(1));
+        let mut outcome = Outcome::default();
+        assert_eq!(tag(queue.pop(MS, &mut outcome)), Some(0));
+        assert_eq!(tag(queue.pop(MS, &mut outcome)), Some(1));
         queue.push(MS, datagram(game, 100, 200));
         queue.push(MS, datagram(game, 100, 201));
-        let order: Vec<_> = std::iter::from_fn(|| tag(queue.pop(MS, &mut late))).collect();
+        let order: Vec<_> = std::iter::from_fn(|| tag(queue.pop(MS, &mut outcome))).collect();
         assert_eq!(&order[..2], [200, 201]);
         assert_eq!(order[2..], (2..50).collect::<Vec<_>>());
-        assert_eq!((late, queue.is_empty(), queue.bytes()), (0, true, 0));
+        assert_eq!((outcome, queue.is_empty(), queue.bytes()), (Outcome::default(), true, 0));
     }
 
     #[test]
@@ -249,10 +282,10 @@ mod tests {
         for _ in 0..400 {
             queue.push(MS, datagram(b, 700, 2));
         }
-        let mut late = 0;
+        let mut outcome = Outcome::default();
         let mut bytes = [0; 3];
         for _ in 0..150 {
-            let next = queue.pop(MS, &mut late).unwrap();
+            let next = queue.pop(MS, &mut outcome).unwrap();
             bytes[usize::from(*next.last().unwrap())] += next.len();
         }
         let ratio = bytes[1] as f64 / bytes[2] as f64;
@@ -266,8 +299,8 @@ mod tests {
         queue.push(MS, datagram(game, 100, 77));
         let dropped: u64 = (0..1000).map(|_| queue.push(MS, datagram(flood, 1400, 1))).sum();
         assert!(dropped > 900 && queue.bytes() <= 100_000);
-        let mut late = 0;
-        let kept = std::iter::from_fn(|| tag(queue.pop(MS, &mut late))).collect::<Vec<_>>();
+        let mut outcome = Outcome::default();
+        let kept = std::iter::from_fn(|| tag(queue.pop(MS, &mut outcome))).collect::<Vec<_>>();
         assert_eq!(kept.iter().filter(|tag| **tag == 77).count(), 1);
         assert_eq!(kept.len() as u64 + dropped, 1001);
     }
@@ -277,31 +310,106 @@ mod tests {
         let mut queue = EgressQueue::new(QueueLimits::default());
         queue.push(Duration::ZERO, datagram(1, 1400, 1));
         queue.push(60 * MS, datagram(1, 1400, 2));
-        let mut late = 0;
-        assert_eq!(tag(queue.pop(130 * MS, &mut late)), Some(2));
-        assert_eq!((late, queue.is_empty()), (1, true));
+        let mut outcome = Outcome::default();
+        assert_eq!(tag(queue.pop(130 * MS, &mut outcome)), Some(2));
+        assert_eq!((outcome, queue.is_empty()), (Outcome { late: 1, marked: 0 }, true));
     }
 
     #[test]
     fn a_queue_that_stands_is_dropped_from_before_it_is_full() {
         let mut queue = EgressQueue::new(QueueLimits::default());
-        let mut late = 0;
+        let mut outcome = Outcome::default();
         // 2 in, 1 out a millisecond: it would grow without end.
         for ms in 0..400 {
             queue.push(ms * MS, datagram(1, 1400, 1));
             queue.push(ms * MS, datagram(1, 1400, 1));
-            queue.pop(ms * MS, &mut late);
+            queue.pop(ms * MS, &mut outcome);
         }
-        assert!(late > 0);
+        assert!(outcome.late > 0 && outcome.marked == 0);
     }
 
     #[test]
     fn a_datagram_larger_than_all_the_room_is_dropped_itself() {
         let mut queue = EgressQueue::new(QueueLimits { bytes: 1000, ..QueueLimits::default() });
         assert_eq!(queue.push(MS, datagram(1, 1400, 1)), 1);
-        let mut late = 0;
-        assert_eq!((queue.pop(MS, &mut late), queue.bytes()), (None, 0));
+        let mut outcome = Outcome::default();
+        assert_eq!((queue.pop(MS, &mut outcome), queue.bytes()), (None, 0));
         queue.push(MS, datagram(1, 500, 2));
-        assert_eq!(tag(queue.pop(MS, &mut late)), Some(2));
+        assert_eq!(tag(queue.pop(MS, &mut outcome)), Some(2));
+    }
+
+    /// A whole frame's datagram with a TCP packet of IPv4, 1400 bytes, whose ECN field is `bits`.
+    fn packet(bits: u8) -> Bytes {
+        let mut datagram = vec![0x10, 0, 0, 1, 2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 0x08, 0x00];
+        datagram.extend([0x45, bits, 0x05, 0x66, 0, 0, 0x40, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
+        datagram.resize(1400, 0x5a);
+        datagram.into()
+    }
+
+    /// A queue that stands for `ms` milliseconds because two come in while one goes out; gives what came out.
+    fn standing(datagram: &Bytes, ms: u32, limits: QueueLimits) -> (Vec<Bytes>, Outcome) {
+        let (mut queue, mut outcome) = (EgressQueue::new(limits), Outcome::default());
+        let mut sent = Vec::new();
+        for ms in 0..ms {
+            queue.push(ms * MS, datagram.clone());
+            queue.push(ms * MS, datagram.clone());
+            sent.extend(queue.pop(ms * MS, &mut outcome));
+        }
+        (sent, outcome)
+    }
+
+    /// Nothing but CoDel acts.
+    const ENDLESS: QueueLimits = QueueLimits { bytes: usize::MAX, max_age: Duration::MAX };
+
+    #[test]
+    fn a_standing_queue_is_marked_where_senders_heed_it_and_else_dropped_from_as_often() {
+        let (sent, dropping) = standing(&packet(0b00), 2000, ENDLESS);
+        assert!(dropping.late > 30 && dropping.marked == 0, "{dropping:?}");
+        assert!(sent.iter().all(|datagram| datagram == &packet(0b00)));
+        for bits in [0b01, 0b10] {
+            let (sent, marking) = standing(&packet(bits), 2000, ENDLESS);
+            assert_eq!(marking, Outcome { late: 0, marked: dropping.late });
+            let (marked, plain): (Vec<_>, Vec<_>) =
+                sent.iter().partition(|datagram| ecn(&datagram[HEADER_LEN..]) == Some(Ecn::Ce));
+            assert_eq!(marked.len() as u64, marking.marked);
+            assert!(plain.iter().all(|datagram| *datagram == &packet(bits)));
+        }
+    }
+
+    #[test]
+    fn what_bears_a_mark_already_is_sent_as_it_is() {
+        let (sent, outcome) = standing(&packet(0b11), 500, ENDLESS);
+        assert!(outcome.marked > 0 && outcome.late == 0, "{outcome:?}");
+        assert!(sent.iter().all(|datagram| datagram == &packet(0b11)));
+    }
+
+    #[test]
+    fn a_mark_is_made_in_a_copy() {
+        let shared = packet(0b10);
+        let before = shared.to_vec();
+        let marked = marked(shared.clone()).unwrap();
+        assert_eq!(shared, before);
+        assert_ne!(marked, before);
+        assert_eq!(marked[..HEADER_LEN], before[..HEADER_LEN]);
+    }
+
+    #[test]
+    fn fragments_and_what_is_not_ip_are_dropped_as_ever() {
+        // A fragment whose bytes would be a frame's with an ECN-capable packet, had it the header of a whole one.
+        let fragment = [&[0x11, 0x01, 0, 1, 0, 0, 0, 7], &packet(0b10)[HEADER_LEN..]].concat();
+        for datagram in [Bytes::from(fragment), datagram(1, 1400, 1)] {
+            let (_, outcome) = standing(&datagram, 500, ENDLESS);
+            assert!(outcome.late > 0 && outcome.marked == 0, "{outcome:?}");
+        }
+    }
+
+    #[test]
+    fn neither_age_nor_room_is_extended_for_who_may_be_marked() {
+        let limits = QueueLimits { bytes: 400_000, ..QueueLimits::default() };
+        let (mut queue, mut outcome) = (EgressQueue::new(limits), Outcome::default());
+        let full: u64 = (0..400).map(|_| queue.push(MS, packet(0b10))).sum();
+        assert!(full > 0 && queue.bytes() <= limits.bytes);
+        assert_eq!(queue.pop(102 * MS, &mut outcome), None);
+        assert_eq!((outcome.marked, outcome.late + full), (0, 400));
     }
 }

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod books;
+mod events;
 mod frames;
 mod line;
 mod random;
@@ -28,6 +29,8 @@ pub struct Summary {
     pub dropped: u64,
     /// Frames that were put together from fragments.
     pub reassembled: u64,
+    /// Frames that queues marked in place of dropping them.
+    pub marked: u64,
     /// Frames that arrived at peers.
     pub delivered: u64,
     /// Connections that took the place of another.
@@ -42,6 +45,7 @@ impl std::ops::AddAssign for Summary {
         self.switched += other.switched;
         self.dropped += other.dropped;
         self.reassembled += other.reassembled;
+        self.marked += other.marked;
         self.delivered += other.delivered;
         self.resumed += other.resumed;
     }
@@ -64,6 +68,8 @@ pub enum Sabotage {
     SilentLoss,
     /// A byte of a frame changes on its way.
     FlippedByte,
+    /// A frame is marked, and no queue has said so.
+    UntoldMark,
     /// A frame is handed to a peer of the other room.
     CrossedRoom,
     /// A frame is handed back to its sender.
@@ -76,8 +82,15 @@ pub enum Sabotage {
 
 impl Sabotage {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::SilentLoss, Self::FlippedByte, Self::CrossedRoom, Self::Echo, Self::Bypass, Self::Swallowed];
+    pub const ALL: [Self; 7] = [
+        Self::SilentLoss,
+        Self::FlippedByte,
+        Self::UntoldMark,
+        Self::CrossedRoom,
+        Self::Echo,
+        Self::Bypass,
+        Self::Swallowed,
+    ];
 }
 
 /// Plays the party of a seed through: two virtual seconds, then whatever is still under way.
@@ -85,8 +98,8 @@ impl Sabotage {
 /// # Errors
 /// [`Broken`] says which of these did not hold: at every stage what came in went on, was dropped under a name, or is still there,
 /// exactly; no frame reached another room, its sender (on whatever connection), or anybody if its source was not its
-/// sender's; every frame that arrived is byte for byte one that was sent; nothing grew beyond its bound; whatever a switch told
-/// as begun ended once.
+/// sender's; every frame that arrived is byte for byte one that was sent, but for a mark that its sender asked for and a queue told of;
+/// nothing grew beyond its bound; whatever a switch told as begun ended once.
 pub fn run(seed: u64, sabotage: Option<Sabotage>) -> Result<Summary, Broken> {
     world::World::new(seed, sabotage).play()
 }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use softlan_link::queue::{EgressQueue, QueueLimits};
+use softlan_link::queue::{EgressQueue, Outcome, QueueLimits};
 use softlan_wire::{Datagram, decode, fragments};
 
 use crate::Broken;
@@ -34,6 +34,8 @@ pub(crate) struct Line {
     /// Until when nothing passes.
     pub(crate) dark_until: Duration,
     pub(crate) is_pumping: bool,
+    /// The frame that the queue marked when it gave up the last one, whatever became of it then.
+    pub(crate) marked: Option<Bytes>,
     /// Frames: queued, sent, dropped.
     pub(crate) egress: Stage,
     /// Datagrams: put on the line (copies included), arrived, lost.
@@ -58,6 +60,7 @@ impl Line {
             known_size: 1434,
             dark_until: Duration::ZERO,
             is_pumping: false,
+            marked: None,
             egress: Stage::default(),
             wire: Stage::default(),
         }
@@ -76,10 +79,11 @@ impl Line {
     /// Takes one frame out of the queue and onto the line. Gives what will arrive, and when the line is free again; `None`: the queue is
     /// empty.
     pub(crate) fn pump(&mut self, now: Duration, random: &mut Random) -> Option<(Vec<Arrival>, Duration)> {
-        let mut late = 0;
-        let next = self.queue.pop(now, &mut late);
-        self.egress.drop_many("queue-delay", late);
+        let mut outcome = Outcome::default();
+        let next = self.queue.pop(now, &mut outcome);
+        self.egress.drop_many("queue-delay", outcome.late);
         let datagram = next?;
+        self.marked = (outcome.marked > 0).then(|| datagram.clone());
         let mut arrivals = Vec::new();
         let mut free = now;
         if datagram.len() <= self.known_size {
@@ -135,11 +139,11 @@ impl Line {
 
     /// Empties the queue of a connection that is gone.
     pub(crate) fn give_up(&mut self, now: Duration) {
-        let mut late = 0;
-        while self.queue.pop(now, &mut late).is_some() {
+        let mut outcome = Outcome::default();
+        while self.queue.pop(now, &mut outcome).is_some() {
             self.egress.drop_one("connection-gone");
         }
-        self.egress.drop_many("queue-delay", late);
+        self.egress.drop_many("queue-delay", outcome.late);
     }
 
     /// Closes the books of a line on which nothing is under way.

@@ -8,10 +8,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use softlan_link::cable::Inbound;
 use softlan_switch::{Counters, DropReason, Limits, Rate, Role, Settings, Switch, SwitchEvent, Verdict};
-use softlan_wire::{EthernetFrame, Mac, PeerId, write_header};
+use softlan_wire::{EthernetFrame, HEADER_LEN, Mac, PeerId, mark_ce, write_header};
 
 use crate::books::{Stage, holds, same};
-use crate::frames::{Frames, LEAST};
+use crate::events::{is_beginning, is_end, is_of_room};
+use crate::frames::{Frames, LEAST, Payload};
 use crate::line::{Line, Weather};
 use crate::random::Random;
 use crate::{Broken, Sabotage, Summary};
@@ -22,6 +23,9 @@ const ROOMS: usize = 2;
 /// Loss in a thousandth, by the seed: none, 1, 5 and 20 %.
 const LOSS: [u64; 4] = [0, 10, 50, 200];
 const MAC_CAP: usize = 16;
+/// Frames of a stream, and the time between them: a little more than the slowest line carries.
+const STREAM: u32 = 40;
+const STREAM_PAUSE: Duration = Duration::from_millis(9);
 
 /// Which way over a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,6 +38,8 @@ enum Way {
 enum Happening {
     /// Somebody says, changes or breaks something.
     Act { person: usize },
+    /// Somebody sends the next frame of a stream that a slow line cannot take, so that a queue stands.
+    Stream { person: usize, payload: Payload, left: u32 },
     /// A line can take the next frame.
     Pump { connection: usize, way: Way },
     /// A datagram is there.
@@ -149,7 +155,8 @@ impl World {
                     self.at(pause, Happening::Act { person });
                 }
                 Happening::Act { .. } => {}
-                Happening::Pump { connection, way } => self.pump(connection, way),
+                Happening::Stream { person, payload, left } => self.stream(person, payload, left)?,
+                Happening::Pump { connection, way } => self.pump(connection, way)?,
                 Happening::Arrive { connection, way: Way::Up, datagram } => {
                     self.at_relay(connection, datagram)?
                 }
@@ -251,16 +258,34 @@ impl World {
                 way_of(&mut self.connections[connection], way).dark_until = dark;
             }
             60..120 => self.send_garbage(connection),
+            120..130 => {
+                let payload = Payload::any(&mut self.random);
+                self.at(Duration::ZERO, Happening::Stream { person, payload, left: STREAM });
+            }
             _ => {
                 for _ in 0..self.random.within(1..4) {
-                    self.speak(person, connection)?;
+                    let len = match self.random.within(0..4) {
+                        0 => self.random.within(LEAST..100),
+                        1 => self.random.within(1400..1519),
+                        _ => self.random.within(LEAST..1500),
+                    };
+                    let payload = Payload::any(&mut self.random);
+                    self.speak(person, connection, payload, len)?;
                 }
             }
         }
         Ok(())
     }
 
-    fn speak(&mut self, person: usize, connection: usize) -> Result<(), Broken> {
+    fn stream(&mut self, person: usize, payload: Payload, left: u32) -> Result<(), Broken> {
+        let (Some(connection), Some(left)) = (self.people[person].connection, left.checked_sub(1)) else {
+            return Ok(());
+        };
+        self.at(STREAM_PAUSE, Happening::Stream { person, payload, left });
+        self.speak(person, connection, payload, 1400)
+    }
+
+    fn speak(&mut self, person: usize, connection: usize, payload: Payload, len: u64) -> Result<(), Broken> {
         let Person { room, role, .. } = self.people[person];
         let is_honest = !self.random.happens(50);
         // More stations than the table holds, now and then.
@@ -280,12 +305,8 @@ impl World {
             3 => station(&mut self.random),
             _ => Mac::from_bytes([2, 0, 0, 0, 0, self.random.within(0..5) as u8]),
         };
-        let len = match self.random.within(0..4) {
-            0 => self.random.within(LEAST..100),
-            1 => self.random.within(1400..1519),
-            _ => self.random.within(LEAST..1500),
-        };
-        let frame = self.frames.make(&mut self.random, (person, room, is_honest), (source, destination), len);
+        let who = (person, room, is_honest);
+        let frame = self.frames.make(&mut self.random, who, (source, destination), payload, len);
         let mut header = [0; 4];
         write_header(&mut header, self.connections[connection].peer);
         let datagram = Bytes::from([&header[..], &frame].concat());
@@ -332,15 +353,20 @@ impl World {
         }
     }
 
-    fn pump(&mut self, connection: usize, way: Way) {
+    fn pump(&mut self, connection: usize, way: Way) -> Result<(), Broken> {
         let now = self.now;
         let line = way_of(&mut self.connections[connection], way);
         let Some((arrivals, free)) = line.pump(now, &mut self.random) else {
             line.is_pumping = false;
-            return;
+            return Ok(());
         };
+        if let Some(marked) = line.marked.take() {
+            self.summary.marked += 1;
+            self.frames.note_marked(&marked[HEADER_LEN..])?;
+        }
         self.expect(connection, way, arrivals);
         self.at(free.saturating_sub(now), Happening::Pump { connection, way });
+        Ok(())
     }
 
     fn expect(&mut self, connection: usize, way: Way, mut arrivals: Vec<(Duration, Bytes)>) {
@@ -469,6 +495,10 @@ impl World {
                 *byte ^= 1;
             }
             *datagram = changed.into();
+        } else if self.is_time_for(Sabotage::UntoldMark, 300) {
+            let mut changed = datagram.to_vec();
+            mark_ce(&mut changed[HEADER_LEN..]);
+            *datagram = changed.into();
         } else if self.is_time_for(Sabotage::Swallowed, 100) {
             self.handed_out += targets.len() as u64;
             self.sabotage = None;
@@ -558,30 +588,5 @@ impl World {
         let needed = 2 * connection.delivered_reassembled + given_up;
         holds(needed <= fragments, || format!("{name}: frames out of {fragments} fragments need {needed}"))?;
         holds(connection.delivered <= connection.down.wire.left, || format!("{name}: frames out of nothing"))
-    }
-}
-
-fn is_beginning(event: SwitchEvent) -> bool {
-    matches!(
-        event,
-        SwitchEvent::LoopFound { .. } | SwitchEvent::StormBegan { .. } | SwitchEvent::TableFull { .. }
-    )
-}
-
-/// Whether the event is of all peers together, so that it may outlast each one.
-fn is_of_room(event: SwitchEvent) -> bool {
-    event == SwitchEvent::StormBegan { peer: None }
-}
-
-/// Whether `event` ends what `begun` began, or begins it again.
-fn is_end(begun: SwitchEvent, event: SwitchEvent) -> bool {
-    use SwitchEvent::{LoopFound, LoopGone, StormBegan, StormEnded, TableEased, TableFull};
-    match (begun, event) {
-        (LoopFound { peers, .. }, LoopGone { peers: other } | LoopFound { peers: other, .. }) => {
-            peers == other
-        }
-        (StormBegan { peer }, StormEnded { peer: other, .. } | StormBegan { peer: other }) => peer == other,
-        (TableFull { peer }, TableEased { peer: other } | TableFull { peer: other }) => peer == other,
-        _ => false,
     }
 }

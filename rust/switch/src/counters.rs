@@ -75,7 +75,7 @@ drop_reasons! {
     NoTarget: "no-target", "drop_no_target";
     /// The receiver's queue had no room left.
     QueueFull: "queue-full", "drop_queue_full";
-    /// The frame waited too long in the receiver's queue, or the queue stood for too long (RFC 8289).
+    /// The frame waited too long in the receiver's queue, or the queue stood for too long (RFC 8289) and the frame could not be marked.
     QueueDelay: "queue-delay", "drop_queue_delay";
     /// The receiver cannot take fragments and the frame needs them.
     TooBig: "too-big", "drop_too_big";
@@ -171,6 +171,8 @@ counters! {
     fragments_received;
     /// Fragments among the datagrams sent.
     fragments_sent;
+    /// Frames that were marked "congestion experienced" (RFC 3168) in a queue that stood, where others would have been dropped.
+    frames_marked_ce;
     /// Frames of a gateway's new stations that found the room's address table full. The frames themselves passed.
     mac_table_full;
 }
@@ -211,6 +213,12 @@ impl Counters {
         if fragments > 0 {
             self.fragments_sent.fetch_add(fragments, Relaxed);
         }
+    }
+
+    /// Counts frames that were marked in place of being dropped.
+    #[inline]
+    pub fn add_marked_ce(&self, frames: u64) {
+        self.frames_marked_ce.fetch_add(frames, Relaxed);
     }
 
     /// Counts drops for one reason.
@@ -264,8 +272,9 @@ mod tests {
         counters.add_datagrams_sent(5, 6);
         counters.add_drops(DropReason::SourceForeign, 7);
         counters.add_mac_table_full();
+        counters.add_marked_ce(8);
         let entries: Vec<_> = counters.snapshot().entries().collect();
-        assert_eq!(entries.len(), 9 + DropReason::COUNT);
+        assert_eq!(entries.len(), 10 + DropReason::COUNT);
         let mut shown: Vec<_> = entries.iter().filter(|(_, value)| *value > 0).copied().collect();
         shown.sort_unstable();
         let expected = [
@@ -276,6 +285,7 @@ mod tests {
             ("drop_source_foreign", 7),
             ("fragments_received", 4),
             ("fragments_sent", 6),
+            ("frames_marked_ce", 8),
             ("frames_received", 1),
             ("frames_sent", 2),
             ("mac_table_full", 1),

@@ -1,4 +1,4 @@
-//! Header, fragments, reassembly and Ethernet parsing, each beside what one would write without care. `benches/parts.py` shows the ratios.
+//! Header, fragments, reassembly, Ethernet parsing and ECN marks, each beside what one would write without care. `benches/parts.py` shows the ratios.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hint::black_box;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use criterion::{Criterion, criterion_group, criterion_main};
 use softlan_wire::{
     Datagram, EthernetFrame, Fragment, HEADER_LEN, PeerId, Reassembler, ReassemblyLimits, decode, fragments,
-    write_header,
+    mark_ce, write_header,
 };
 
 /// Payload of a datagram on a path that carries QUIC's least.
@@ -136,5 +136,38 @@ fn ethernet(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(wire, header, cut, reassembly, ethernet);
+/// Where the type of service stands behind one tag.
+const TOS: usize = 19;
+
+fn mark(c: &mut Criterion) {
+    let mut frame = frame(1400);
+    frame[TOS - 1..TOS + 19]
+        .copy_from_slice(&[0x45, 2, 5, 0x66, 0, 0, 0x40, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
+    let mut group = c.benchmark_group("ECN mark behind a tag");
+    group.bench_function("softlan", |b| {
+        b.iter(|| {
+            frame[TOS] = 2;
+            mark_ce(black_box(&mut frame))
+        });
+    });
+    group.bench_function("naive", |b| {
+        b.iter(|| {
+            frame[TOS] = 2;
+            let frame = black_box(&mut frame);
+            let mut header = frame[TOS - 1..TOS + 19].to_vec();
+            header[1] |= 3;
+            header[10..12].fill(0);
+            let mut sum: u32 =
+                header.chunks(2).map(|word| u32::from(u16::from_be_bytes([word[0], word[1]]))).sum();
+            while sum > 0xffff {
+                sum = (sum & 0xffff) + (sum >> 16);
+            }
+            header[10..12].copy_from_slice(&(!(sum as u16)).to_be_bytes());
+            frame[TOS - 1..TOS + 19].copy_from_slice(&header);
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(wire, header, cut, reassembly, ethernet, mark);
 criterion_main!(wire);

@@ -1,4 +1,4 @@
-//! Bytes to types and back: MAC addresses, Ethernet headers, the overlay header, fragments and the size budget.
+//! Bytes to types and back: MAC addresses, Ethernet headers, ECN marks, the overlay header, fragments and the size budget.
 //!
 //! This crate is pure: it does no I/O, reads no clock and holds no `unsafe`. What the bytes mean on the
 //! tunnel is written down in `docs/protocol.md`; what is done with a frame is up to `softlan-switch` and
@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod budget;
+pub mod ecn;
 pub mod ethernet;
 pub mod fragment;
 pub mod loopback;
@@ -17,6 +18,7 @@ pub use budget::{
     MAX_TAP_MTU, MIN_DATAGRAM_BUDGET, MIN_TAP_MTU, datagram_for_tap_mtu, fragment_capacity, room_tap_mtu,
     tap_mtu_for_datagram, whole_frame_capacity,
 };
+pub use ecn::{Ecn, ecn, mark_ce};
 pub use ethernet::{EtherType, EthernetFrame, Runt, Tag, Tags};
 pub use fragment::{FragmentError, FragmentParts, Fragments, fragments};
 pub use loopback::{is_loopback_message, turn_into_reply};
