@@ -13,7 +13,9 @@ from typing import Any
 GOAL_S = 3600
 """What each target is to have had."""
 
-_SPENT = re.compile(r"^([a-z]+): (\d+) inputs in ([0-9.]+) s of processor time, .*?(nothing found|a promise broken)")
+_SPENT = re.compile(
+    r"^([a-z]+): (\d+) inputs in ([0-9.]+) s of processor time, .*?(nothing found|a promise broken)"
+)
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,10 @@ def next_target(account: Sequence[Entry], targets: Sequence[str]) -> str:
 
 def table(account: Sequence[Entry], targets: Sequence[str]) -> str:
     """The account for a document: a line for each target, also for those that had nothing yet."""
-    lines = ["| target | processor time | of an hour | inputs | broken promises | of the code at |", "| --- | --- | --- | --- | --- | --- |"]
+    lines = [
+        "| target | processor time | of an hour | inputs | broken promises | of the code at |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
     for target in targets:
         own = [entry for entry in account if entry.target == target]
         spent = sum(entry.cpu_s for entry in own)

@@ -47,7 +47,9 @@ def fuzz(target: str, seconds: float) -> tuple[list[accounts.Entry], str]:
     else:
         words = [sys.executable, str(Path(__file__).with_name("run.py")), str(round(seconds)), target]
     day, code = datetime.datetime.now(datetime.UTC).date().isoformat(), commit()
-    said = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False).stdout
+    said = subprocess.run(
+        words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    ).stdout
     found = [accounts.read_spent(line, day, code) for line in said.splitlines()]
     return [entry for entry in found if entry is not None], said
 

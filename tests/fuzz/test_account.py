@@ -12,7 +12,10 @@ def entry(target, cpu_s, day="2026-11-28", commit="abc", found=0):
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("room: 1234 inputs in 118.3 s of processor time, cov: 10 ft: 20, nothing found", ("room", 1234, 118.3, 0)),
+        (
+            "room: 1234 inputs in 118.3 s of processor time, cov: 10 ft: 20, nothing found",
+            ("room", 1234, 118.3, 0),
+        ),
         ("texts: 9 inputs in 0.1 s of processor time, nothing found", ("texts", 9, 0.1, 0)),
         ("room: 7 inputs in 1.0 s of processor time, cov: 1 ft: 2, a promise broken", ("room", 7, 1.0, 1)),
         ("error: room broke a promise; the input is in rust/fuzz/artifacts/room", None),
@@ -39,7 +42,9 @@ def test_whoever_had_least_is_next():
 
 
 def test_the_table_has_a_line_for_each_target_also_for_one_that_had_nothing():
-    lines = account.table([entry("room", 1800.0), entry("room", 900.0, day="2026-11-29", commit="def")], ["queue", "room"])
+    lines = account.table(
+        [entry("room", 1800.0), entry("room", 900.0, day="2026-11-29", commit="def")], ["queue", "room"]
+    )
     assert "| `queue` | 0.0 min | 0 % | 0 | 0 | - |" in lines
     assert "| `room` | 45.0 min | 75 % | 2,000 | 0 | abc, def |" in lines
     assert lines.endswith("2026-11-28 to 2026-11-29.")
