@@ -1,4 +1,4 @@
-"""Connections that say nothing: they have their time and their number, are counted, and keep nobody else out."""
+"""Connections that say nothing: they have their time and number, are counted, keep nobody out, and are told when the relay ends."""
 
 from __future__ import annotations
 
@@ -86,3 +86,18 @@ async def test_silent_connections_of_one_address_keep_nobody_else_out(relay: Rel
         await newcomer.write_control(encode_frame(encode(hello)))
         await until(lambda: relay.peer_count == 1)
         assert away(relay)["too-many-connections"] == 1
+
+
+async def test_who_has_not_said_hello_when_the_relay_ends_is_to_come_back(relay: Relay) -> None:
+    """A goodbye would be for good; whoever comes while the relay ends is to try again."""
+    async with calling(relay, "127.0.0.1") as connect:
+        early = await connect()
+        await until(lambda: relay.snapshot()["unannounced"] == 1)
+        relay._closing = True
+        late = await connect()
+        for task in list(relay._tasks):
+            task.cancel()
+        for connection in (early, late):
+            closed = await asyncio.wait_for(connection.closed(), 10)
+            assert (closed.kind, closed.code) == ("peer", Code.SHUTTING_DOWN.number)
+        relay._closing = False

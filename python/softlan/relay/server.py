@@ -320,6 +320,9 @@ class Relay:
 
     def _receive(self, connection: Connection) -> None:
         """Serve a new connection, unless there are too many."""
+        if self._closing:
+            connection.close(Code.SHUTTING_DOWN.number, _GOING)
+            return
         address = connection.remote_address
         line = self.gate.enter(address)
         if line is None:
@@ -362,7 +365,9 @@ class Relay:
             if peer is not None:
                 self._take_leave(peer, peer.leave_code or Code.CONNECTION_LOST)
             await channel.finish(timeout_s=0.1)
-            connection.close(Code.GOODBYE.number, "")
+            # Whoever came in the relay's last moment comes back; a goodbye would be for good.
+            code = Code.SHUTTING_DOWN if self._closing else Code.GOODBYE
+            connection.close(code.number, _GOING if self._closing else "")
             self.gate.leave(line)
 
     async def _admit(self, connection: Connection, channel: ControlChannel, line: str) -> _Peer | None:
