@@ -564,7 +564,10 @@ impl World {
 fn is_beginning(event: SwitchEvent) -> bool {
     matches!(
         event,
-        SwitchEvent::LoopFound { .. } | SwitchEvent::StormBegan { .. } | SwitchEvent::TableFull { .. }
+        SwitchEvent::LoopFound { .. }
+            | SwitchEvent::StormBegan { .. }
+            | SwitchEvent::TableFull { .. }
+            | SwitchEvent::AddressConflict { .. }
     )
 }
 
@@ -575,7 +578,9 @@ fn is_of_room(event: SwitchEvent) -> bool {
 
 /// Whether `event` ends what `begun` began, or begins it again.
 fn is_end(begun: SwitchEvent, event: SwitchEvent) -> bool {
-    use SwitchEvent::{LoopFound, LoopGone, StormBegan, StormEnded, TableEased, TableFull};
+    use SwitchEvent::{
+        AddressConflict, AddressSettled, LoopFound, LoopGone, StormBegan, StormEnded, TableEased, TableFull,
+    };
     match (begun, event) {
         (LoopFound { peers, .. }, LoopGone { peers: other } | LoopFound { peers: other, .. }) => {
             peers == other
@@ -585,3 +590,7 @@ fn is_end(begun: SwitchEvent, event: SwitchEvent) -> bool {
         _ => false,
     }
 }
+        (
+            AddressConflict { peers, .. },
+            AddressSettled { peers: other } | AddressConflict { peers: other, .. },
+        ) => peers == other,
