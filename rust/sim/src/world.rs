@@ -14,13 +14,11 @@ use crate::books::{Stage, holds, same};
 use crate::frames::{Frames, LEAST};
 use crate::line::{Line, Weather};
 use crate::random::Random;
-use crate::{Broken, Sabotage, Summary};
+use crate::{Broken, LOSS_PERMILLE, Sabotage, Summary};
 
 /// How long anything new happens.
 const PLAY: Duration = Duration::from_secs(2);
 const ROOMS: usize = 2;
-/// Loss in a thousandth, by the seed: none, 1, 5 and 20 %.
-const LOSS: [u64; 4] = [0, 10, 50, 200];
 const MAC_CAP: usize = 16;
 
 /// Which way over a connection.
@@ -99,7 +97,7 @@ impl World {
     pub(crate) fn new(seed: u64, sabotage: Option<Sabotage>) -> Self {
         let mut random = Random::new(seed);
         let weather = Weather {
-            loss_permille: LOSS[seed as usize % LOSS.len()],
+            loss_permille: LOSS_PERMILLE[seed as usize % LOSS_PERMILLE.len()],
             duplicate_permille: *random.pick(&[0, 0, 20]).unwrap_or(&0),
             jitter_ms: *random.pick(&[0, 5, 40]).unwrap_or(&0),
         };
@@ -526,7 +524,12 @@ impl World {
             self.summary.switched += connection.judged.entered;
             for line in [&connection.up, &connection.down] {
                 self.summary.datagrams += line.wire.entered;
-                self.summary.lost += line.wire.drops();
+                let dropped = |reason| line.wire.dropped.get(reason).copied().unwrap_or(0);
+                self.summary.lost += dropped("lost");
+                self.summary.dark += dropped("dark");
+                self.summary.too_large += dropped("above-path-mtu");
+                self.summary.duplicated += line.duplicated;
+                self.summary.overtook += line.overtook;
             }
         }
         same("frames handed out and frames queued for peers", self.handed_out, queued, &())?;
@@ -587,10 +590,10 @@ fn is_end(begun: SwitchEvent, event: SwitchEvent) -> bool {
         }
         (StormBegan { peer }, StormEnded { peer: other, .. } | StormBegan { peer: other }) => peer == other,
         (TableFull { peer }, TableEased { peer: other } | TableFull { peer: other }) => peer == other,
-        _ => false,
-    }
-}
         (
             AddressConflict { peers, .. },
             AddressSettled { peers: other } | AddressConflict { peers: other, .. },
         ) => peers == other,
+        _ => false,
+    }
+}
