@@ -35,9 +35,18 @@ def read() -> list[accounts.Entry]:
     return accounts.from_json(json.loads(FILE.read_text())) if FILE.exists() else []
 
 
+def git(*words: str) -> str:
+    return subprocess.run(
+        ["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=True
+    ).stdout.strip()
+
+
 def commit() -> str:
-    words = ["git", "-C", str(ROOT), "describe", "--always", "--dirty=+", "--exclude=*"]
-    return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
+    """The code that is fuzzed; with a plus when some of it is not committed."""
+    changed = git(
+        "status", "--porcelain", "--", "rust", "python", "tests/fuzz", f":!{FILE.relative_to(ROOT)}"
+    )
+    return git("rev-parse", "--short", "HEAD") + ("+" if changed else "")
 
 
 def fuzz(target: str, seconds: float) -> tuple[list[accounts.Entry], str]:
