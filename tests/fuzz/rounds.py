@@ -1,4 +1,4 @@
-"""Fuzzes in the background and keeps account: `./dev fuzz rounds SECONDS`; `./dev fuzz table` writes the account down.
+"""Fuzzes in the background and keeps account: `./dev fuzz rounds SECONDS [TARGET ...]`; `./dev fuzz table` writes the account down.
 
 One program at a time, at the lowest priority, in slices; next is whichever target has had the least processor time so far. After each
 slice the account in rust/fuzz/account.json has grown, so that the run may end at any moment. A target that broke a promise is left
@@ -63,7 +63,7 @@ def fuzz(target: str, seconds: float) -> tuple[list[accounts.Entry], str]:
     return [entry for entry in found if entry is not None], said
 
 
-def rounds(seconds: float) -> int:
+def rounds(seconds: float, targets: list[str]) -> int:
     """Go round until the time is over or somebody says stop."""
     os.nice(19)
     stopped = False
@@ -77,7 +77,7 @@ def rounds(seconds: float) -> int:
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
-    end, left, status = time.monotonic() + seconds, list(ALL), 0
+    end, left, status = time.monotonic() + seconds, list(targets), 0
     while left and not stopped and (rest := end - time.monotonic()) >= 1:
         target = accounts.next_target(read(), left)
         entries, said = fuzz(target, min(SLICE_S, rest))
@@ -98,7 +98,14 @@ def main() -> int:
     if sys.argv[1] == "table":
         replace_between(DOCS, "fuzz", accounts.table(read(), ALL))
         return 0
-    return rounds(float(sys.argv[2]))
+    targets = sys.argv[3:] or ALL
+    if unknown := set(targets) - set(ALL):
+        print(
+            f"error: there is no fuzz target {', '.join(unknown)}; there are {', '.join(ALL)}",
+            file=sys.stderr,
+        )
+        return 2
+    return rounds(float(sys.argv[2]), targets)
 
 
 if __name__ == "__main__":
