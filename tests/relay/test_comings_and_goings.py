@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,6 +28,13 @@ SETTLED, REST = 200, 300
 """The first so many fill caches and pools; of the rest each may cost less than a KiB."""
 
 
+def listening(log: Path) -> str | None:
+    """Where the relay listens, once it has said so."""
+    lines = [line for line in log.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    events = [json.loads(line) for line in lines]
+    return next((event["address"] for event in events if event["event"] == "relay.listening"), None)
+
+
 @contextlib.contextmanager
 def relay_process(directory: Path) -> Iterator[tuple[str, bytes, int]]:
     certificate = directory / "relay-cert.der"
@@ -37,11 +45,10 @@ def relay_process(directory: Path) -> Iterator[tuple[str, bytes, int]]:
     log = directory / "log"
     with log.open("w") as errors, subprocess.Popen(command, stderr=errors, env=environment) as process:
         try:
-            while not (
-                said := [json.loads(line) for line in log.read_text().splitlines(True) if line[-1:] == "\n"]
-            ) or (said[-1]["event"] != "relay.listening"):
+            while not (place := listening(log)):
                 assert process.poll() is None, log.read_text()
-            yield said[-1]["address"], certificate.read_bytes(), process.pid
+                time.sleep(0.05)
+            yield place, certificate.read_bytes(), process.pid
         finally:
             process.terminate()
 
