@@ -15,7 +15,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,23 +73,40 @@ async def usual_scene() -> AsyncIterator[Scene]:
         yield scene
 
 
-async def run(faults: list[Fault], outcomes: list[Outcome], *, quick: bool, scale: float, seed: int) -> None:
-    """Fill `outcomes`; what is in it when something fails is good."""
+async def run(
+    faults: list[Fault],
+    outcomes: list[Outcome],
+    keep: Callable[[], None],
+    *,
+    quick: bool,
+    scale: float,
+    seed: int,
+) -> None:
+    """Fill `outcomes`, and `keep` them after each fault. One that fails is kept as far as it came, and the next begins."""
 
     async def one(fault: Fault, scene: Scene) -> None:
         cycles = fault.quick if quick else max(1, round(fault.full * scale))
+        reached: list[Outcome] = []
 
         def progress(outcome: Outcome) -> None:
-            sys.stderr.write(
-                f"\r{outcome.title}: {len(outcome.back)} of {cycles}, last {outcome.back[-1]:.2f} s\x1b[K"
-            )
-            sys.stderr.flush()
+            reached[:] = [outcome]
+            if sys.stderr.isatty():
+                sys.stderr.write(
+                    f"\r{outcome.title}: {len(outcome.back)} of {cycles}, last {outcome.back[-1]:.2f} s\x1b[K"
+                )
+                sys.stderr.flush()
 
-        outcome = await soak(fault, scene, cycles, seed, progress if sys.stderr.isatty() else None)
-        print(" | ".join(row(outcome.as_json())), flush=True)
+        try:
+            outcome = await soak(fault, scene, cycles, seed, progress)
+        except SoftlanError as error:
+            outcome = reached[0] if reached else Outcome(fault.name, fault.title)
+            outcome.wrong.append(f"ended after {len(outcome.back)} of {cycles} cycles: {error}")
+        if outcome.back:
+            print(" | ".join(row(outcome.as_json())), flush=True)
         for words in [*outcome.leaks, *outcome.wrong, *outcome.stories]:
             print(f"    {words}", flush=True)
         outcomes.append(outcome)
+        keep()
 
     async def in_one_scene(faults: list[Fault]) -> None:
         if faults:
@@ -99,8 +116,14 @@ async def run(faults: list[Fault], outcomes: list[Outcome], *, quick: bool, scal
 
     async def in_scenes_of_their_own(faults: list[Fault]) -> None:
         for fault in faults:
-            async with (fault.scene or usual_scene)() as scene:
-                await one(fault, scene)
+            try:
+                async with (fault.scene or usual_scene)() as scene:
+                    await one(fault, scene)
+            except SoftlanError as error:
+                outcome = Outcome(fault.name, fault.title, wrong=[f"never began: {error}"])
+                print(f"{fault.title}\n    {outcome.wrong[0]}", flush=True)
+                outcomes.append(outcome)
+                keep()
 
     if not quick:
         await in_scenes_of_their_own(faults)
@@ -148,23 +171,28 @@ def main() -> None:
     faults = [fault for fault in FAULTS if not wanted or fault.name in wanted]
     start = time.monotonic()
     outcomes: list[Outcome] = []
+
+    def keep() -> None:
+        if told.json:
+            figures = [outcome.as_json() for outcome in outcomes]
+            took = round(time.monotonic() - start, 1)
+            content = {"seconds": took, "bad": bad(outcomes), "faults": figures}
+            told.json.write_text(json.dumps(content, indent=2) + "\n")
+
     failure = ""
     try:
-        asyncio.run(run(faults, outcomes, quick=told.quick, scale=told.scale, seed=told.seed))
+        asyncio.run(run(faults, outcomes, keep, quick=told.quick, scale=told.scale, seed=told.seed))
     except SoftlanError as error:
         failure = f"error: {error}" + (f"\nhint: {error.hint}" if error.hint else "")
     took = time.monotonic() - start
-    faulty = bad(outcomes) + ([failure] if failure else [])
-    figures = [outcome.as_json() for outcome in outcomes]
-    if told.json:
-        content = {"seconds": round(took, 1), "bad": faulty, "faults": figures}
-        told.json.write_text(json.dumps(content, indent=2) + "\n")
-    show(told, figures)
+    faulty = bad(outcomes)
+    show(told, [outcome.as_json() for outcome in outcomes])
     print(f"\n{took:.0f} s, load average at the end {os.getloadavg()[0]:.1f}")
     sys.exit(failure or (1 if faulty else 0))
 
 
 def show(told: argparse.Namespace, figures: Sequence[Mapping[str, Any]]) -> None:
+    figures = [fault for fault in figures if fault["cycles"]]
     print(f"\n{table(figures)}")
     if told.write_docs:
         replace_between(DOCS, "faults", f"{table(figures)}\n\n{machine_line(told.seed)}")

@@ -1,20 +1,23 @@
 """Holds what softlan depends on to its policy, offline: licences, floors, bans and sources.
 
-    python packaging/check_dependencies.py
+    python packaging/check_dependencies.py [--advisories DIRECTORY]
 
 The policy for Rust is `deny.toml`, which `cargo deny check` reads too where it is installed, advisories included. This check needs
 nothing but cargo, the crates a build has fetched, and `packaging`, which pytest brings along. The policy for Python is
-`python-dependencies.toml`, judged over the packages installed beside the Python that runs this. Ends with 1 and a line for each fault.
+`python-dependencies.toml`, judged over the packages installed beside the Python that runs this. With a directory that holds the
+RustSec project's database (github.com/rustsec/advisory-db), the Cargo.locks are held to that, too; advisories that deny.toml
+ignores are left out. Ends with 1 and a line for each fault.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from email.message import Message
 from importlib import metadata
 from pathlib import Path
@@ -106,6 +109,80 @@ def rust_faults(
             yield f"{name} {its_version} has the licence {licence or 'unknown'}, which deny.toml does not allow"
 
 
+_PLACES = 3
+_COMPARATOR = re.compile(r"(>=|<=|>|<|=|\^|~)?\s*([0-9]+(?:\.[0-9]+){0,2})(-[0-9A-Za-z.-]+)?(?:\+[0-9A-Za-z.-]+)?$")
+
+
+def _ordered(text: str) -> tuple[list[int], bool]:
+    """Make a version comparable: its numbers, and whether it is a release, which comes after what is before it (`1.0.0-rc.1`)."""
+    numbers = list(version(text))
+    return [*numbers, *[0] * (_PLACES - len(numbers))], "-" not in text.partition("+")[0]
+
+
+def meets(its_version: str, requirement: str) -> bool:
+    """Say whether a version is one of those a Cargo requirement means: comparators with commas between, all of which must hold.
+
+    Two pre-releases of one release count as the same. Raises ValueError: it is no requirement.
+    """
+    it = _ordered(its_version)
+    for part in requirement.split(","):
+        match = _COMPARATOR.match(part.strip())
+        if match is None:
+            raise ValueError(f"{requirement!r} is no requirement for versions")
+        sign, numbers, pre = match[1] or "^", match[2], match[3] or ""
+        bound, given = _ordered(numbers + pre), [int(number) for number in numbers.split(".")]
+        # What is not given may be anything: 1.2.5 is `=1.2` and `<=1.2`, and not `>1.2`.
+        beginning = it[0][: len(given)]
+        if sign in (">=", "<"):
+            fits = (it >= bound) is (sign == ">=")
+        elif sign in (">", "<="):
+            is_above = beginning > given if len(given) < _PLACES else it > bound
+            fits = is_above is (sign == ">")
+        elif sign == "=":
+            fits = beginning == given and (len(given) < _PLACES or it == bound)
+        else:
+            # Compatible: nothing changes left of, and in, the first number that is not 0; with `~`, in the second.
+            kept = next((place for place, number in enumerate(given) if number), len(given) - 1)
+            kept = min(1, len(given) - 1) if sign == "~" else kept
+            fits = it >= bound and it[0][: kept + 1] == bound[0][: kept + 1]
+        if not fits:
+            return False
+    return True
+
+
+def read_advisories(directory: Path) -> list[dict[str, Any]]:
+    """Read the database: one Markdown file an advisory, which begins with a block of TOML.
+
+    Raises ValueError: there is none, or one cannot be read.
+    """
+    found = []
+    for path in sorted(directory.glob("crates/*/RUSTSEC-*.md")):
+        block = re.match(r"```toml\n(.*?)\n```", path.read_text(encoding="utf-8"), re.DOTALL)
+        if block is None:
+            raise ValueError(f"{path} does not begin with a block of TOML")
+        found.append(tomllib.loads(block[1]))
+    if not found:
+        raise ValueError(f"{directory} holds no crates/*/RUSTSEC-*.md: is it a checkout of rustsec/advisory-db?")
+    return found
+
+
+def advised(lock: dict[str, Any], advisories: Iterable[dict[str, Any]], ignored: Collection[str]) -> Iterator[str]:
+    """Name each package of a Cargo.lock that an advisory is about."""
+    locked: dict[str, list[str]] = {}
+    for package in lock["package"]:
+        if "source" in package:
+            locked.setdefault(package["name"], []).append(package["version"])
+    for told in advisories:
+        facts, versions = told["advisory"], told.get("versions", {})
+        if facts["id"] in ignored or "withdrawn" in facts:
+            continue
+        safe = [*versions.get("patched", []), *versions.get("unaffected", [])]
+        for its_version in locked.get(facts["package"], []):
+            if not any(meets(its_version, requirement) for requirement in safe):
+                kind = facts.get("informational", "vulnerable")
+                yield f"{facts['package']} {its_version} is {kind}: {facts['id']}, {facts['date']}; safe: {', '.join(safe) or 'none'}"
+
+
 def _licence(package: Message) -> str | None:
     """Give what a Python package says of its licence, as SPDX where that can be told."""
     if expression := package["License-Expression"]:
@@ -180,20 +257,28 @@ def _read(path: Path) -> dict[str, Any]:
     return tomllib.loads(path.read_text(encoding="utf-8"))
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Check everything."""
+    parser = argparse.ArgumentParser(description="Holds what softlan depends on to its policy.")
+    parser.add_argument("--advisories", type=Path, help="a checkout of the RustSec project's database")
+    told = parser.parse_args(arguments)
     deny, python = _read(ROOT / "deny.toml"), _read(ROOT / "packaging" / "python-dependencies.toml")
     faults: list[str] = []
     crates: set[tuple[str, str]] = set()
+    advisories = read_advisories(told.advisories) if told.advisories else []
     for lock in LOCKS:
         licences = _licences(lock.with_name("Cargo.toml"))
         crates |= set(licences)
         faults += rust_faults(_read(lock), licences, deny)
+        faults += advised(_read(lock), advisories, deny["advisories"]["ignore"])
     faults += python_faults(_read(ROOT / "pyproject.toml")["project"], python)
     for fault in dict.fromkeys(faults):
         print(f"error: {fault}", file=sys.stderr)
     if not faults:
         print(f"{len(crates)} crates and the Python packages keep to the policy")
+        if advisories:
+            newest = max(each["advisory"]["date"] for each in advisories)
+            print(f"none of {len(advisories)} advisories, the newest of {newest}, is about one of these crates")
     return 1 if faults else 0
 
 

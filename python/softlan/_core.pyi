@@ -335,7 +335,7 @@ class Room:
         Raise CoreError of kind plug if the id or MAC is in the room already.
         """
     def next_events(self) -> Awaitable[list[RoomEvent]]:
-        """Wait for loops, storms and full tables to set in or end; for one task at a time."""
+        """Wait for loops, storms, full tables and address conflicts to set in or end; for one task at a time."""
 
 @final
 class RoomEvent:
@@ -345,14 +345,25 @@ class RoomEvent:
     def kind(
         self,
     ) -> Literal[
-        "loop-found", "echo-found", "loop-gone", "storm-began", "storm-ended", "table-full", "table-eased"
+        "loop-found",
+        "echo-found",
+        "loop-gone",
+        "storm-began",
+        "storm-ended",
+        "table-full",
+        "table-eased",
+        "address-conflict",
+        "address-settled",
     ]: ...
     @property
     def peers(self) -> list[int]:
-        """The peer ids concerned: two of a loop, one of anything else; none for a storm of all peers together."""
+        """The peer ids concerned: two of a loop or address conflict, one of anything else; none for a storm of all peers together."""
     @property
     def mac(self) -> str | None:
         """Of a loop or echo found: the source of the frame that came back."""
+    @property
+    def address(self) -> str | None:
+        """Of an address conflict: the IP address that both claim."""
     @property
     def dropped(self) -> int:
         """Of a storm that ended: the frames dropped in it."""

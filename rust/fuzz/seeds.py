@@ -207,6 +207,9 @@ def rooms() -> dict[str, bytes]:
         body = body.ljust(-(-len(body) // 7) * 7, b"\0")
         return bytes([room << 3 | 3, peer, source, destination, len(body) // 7]) + body
 
+    def claim(mac: int) -> bytes:
+        return bytes(ether() / ARP(hwsrc=f"02:00:00:00:00:{mac:02x}", psrc="10.0.0.7", pdst="10.0.0.2"))[12:]
+
     party = plug(1, 4) + plug(2, 5) + plug(3, 0)
     arp = frames()["arp"][12:]
     games = {
@@ -238,6 +241,14 @@ def rooms() -> dict[str, bytes]:
         + party
         + (frame(1, 0x80, 1, arp) + frame(3, 4, 1, arp)) * 6
         + bytes([0x12, 250, 0x12, 250]),
+        # Two clients, then a client and a station of the LAN, claim one address in turn; one of them leaves.
+        "conflict": settings
+        + party
+        + (frame(1, 0x80, 1, claim(4)) + frame(2, 0x80, 1, claim(5))) * 2
+        + bytes([0x12, 10])
+        + (frame(3, 9, 4, claim(9)) + frame(1, 0x80, 9, claim(4))) * 3
+        + bytes([0x11, 2])
+        + bytes([0x12, 250, 0x12, 250, 0x12, 250]),
         "taken": settings + party + plug(4, 5) + plug(5, 0) + plug(1, 9) + plug(6, 1),
     }
     for name in ("dhcp-offer", "router-advertisement", "ra-chain-snap-tag"):

@@ -188,6 +188,27 @@ async def test_it_comes_back_to_a_restarted_relay():
         await session.leave()
 
 
+async def test_it_comes_back_when_the_relay_says_goodbye_before_it_answers(relay, monkeypatch):
+    """As a relay did that was about to end: no answer to the hello, and a close without a reason."""
+    admit, hung_up = relay._admit, []
+
+    async def hang_up_once(connection, channel, line):
+        if hung_up:
+            return await admit(connection, channel, line)
+        await connection.accept_control()
+        await channel.receive()
+        relay.gate.heard_hello(line, connection)
+        hung_up.append(connection)
+        return None
+
+    async with join(relay) as ann:
+        await until(lambda: relay._peers)
+        monkeypatch.setattr(relay, "_admit", hang_up_once)
+        for peer in list(relay._peers.values()):
+            peer.channel.post(Disconnect(code=Code.SHUTTING_DOWN, reason="in a moment"))
+        await until(lambda: hung_up and ann.connected and relay._peers)
+
+
 async def test_the_operator_sees_its_name(relay):
     async with join(relay, name="echo bot", mac="02:00:00:00:00:07") as bot:
         (room,) = relay.snapshot()["rooms"]

@@ -138,3 +138,33 @@ async def test_nobody_speaks_arp_in_anothers_name(fresh_party: Party) -> None:
     assert (await party.relay.peer_counters(ann.peer_id))["drop_arp_spoof"] == 1
     gateway = next(peer for peer in await party.relay.peers() if peer["role"] == "gateway")
     assert gateway["counters"]["drop_arp_spoof"] == 1
+
+
+async def test_an_ip_address_that_two_use_is_told_to_both() -> None:
+    """Ann takes ben's address beside her own; both answer the server's ARP requests, as their kernels do."""
+    async with usual_party() as party:
+        assert party.relay is not None
+        ann, ben, server = party.client("ann"), party.client("ben"), party.player("server")
+        for source, target in ((ann, ben), (ben, server), (server, ann)):
+            assert (await source.ping(target)).good
+        since = party.relay.program.mark()
+        ann.host.ip(f"addr add {ben.address}/24 dev {ADAPTER}")
+        for _ in range(5):
+            server.host.ip("neigh flush all")
+            await server.ping(ben, 1)
+        told = await party.relay.program.event("room.conflict", 5, since=since)
+        assert sorted(told.fields["peers"]) == sorted([ann.peer_id, ben.peer_id])
+        assert f"both use the IP address {ben.address}" in told.fields["message"]
+        assert "another address" in told.fields["hint"]
+        for client in (ann, ben):
+            notice = await client.program.event("session.notice", 5)
+            assert f"both use the IP address {ben.address}" in notice.fields["message"]
+        # It is told, and nothing else: nobody lost a frame for it.
+        for client in (ann, ben):
+            counters = await party.relay.peer_counters(client.peer_id)
+            assert counters["drop_arp_spoof"] == counters["drop_source_foreign"] == 0
+        assert (await ann.ping(server, 5)).good
+        since = party.relay.program.mark()
+        await ann.part.stop()
+        await party.relay.program.event("room.calm", 5, since=since, topic="address-conflict")
+        assert (await ben.part.status())["notices"] == []

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 import time
 import traceback
-from collections import Counter
+from collections import Counter, defaultdict
 from typing import Any
 
 from hypothesis import HealthCheck, given, settings
@@ -39,19 +39,24 @@ def main() -> int:
     """Go round until the time is over."""
     end = time.monotonic() + float(sys.argv[1] if len(sys.argv) > 1 else 60)
     ran: Counter[str] = Counter()
-    while time.monotonic() < end:
+    spent: defaultdict[str, float] = defaultdict(float)
+    broken = ""
+    while time.monotonic() < end and not broken:
         for name in sys.argv[2:] or TARGETS:
-            if time.monotonic() >= end:
+            if time.monotonic() >= end or broken:
                 break
+            start = time.process_time()
             try:
                 fuzz(TARGETS[name], ran, name)
             except Exception:
                 traceback.print_exc()
                 print(f"error: {name} broke a promise after {ran[name]} inputs", file=sys.stderr)
-                return 1
+                broken = name
+            spent[name] += time.process_time() - start
     for name, count in ran.items():
-        print(f"{name}: {count} inputs, nothing found")
-    return 0
+        verdict = "a promise broken" if name == broken else "nothing found"
+        print(f"{name}: {count} inputs in {spent[name]:.1f} s of processor time, {verdict}")
+    return 1 if broken else 0
 
 
 if __name__ == "__main__":

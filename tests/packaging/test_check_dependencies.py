@@ -94,4 +94,75 @@ def test_a_plain_install_is_counted():
 
 
 def test_softlan_keeps_to_its_policy():
-    assert check.main() == 0
+    assert check.main([]) == 0
+
+
+@pytest.mark.parametrize(
+    ("version", "requirement", "fits"),
+    [
+        ("0.11.15", ">= 0.11.15", True),
+        ("0.11.14", ">= 0.11.15", False),
+        ("1.2.0", ">= 1.1, < 1.2", False),
+        ("1.1.9", ">= 1.1, < 1.2", True),
+        ("0.9.3", "^0.9.2", True),
+        ("0.10.0", "^0.9.2", False),
+        ("2.0.0", "^1.4", False),
+        ("1.9.0", "1.4", True),
+        ("0.0.4", "^0.0.3", False),
+        ("1.4.9", "~1.4.2", True),
+        ("1.5.0", "~1.4.2", False),
+        ("1.0", "=1.0.0", True),
+        ("1.2.5", "=1.2", True),
+        ("1.2.5", "<= 1.2", True),
+        ("1.3.0", "<= 1.2", False),
+        ("1.2.5", "> 1.2", False),
+        ("1.3.0", "> 1.2", True),
+        ("1.0.0-rc.1", ">= 1.0.0", False),
+        ("1.0.0", "> 1.0.0-rc.1", True),
+        ("0.17.14+build", "<= 0.17.14", True),
+    ],
+)
+def test_a_requirement_is_read_as_cargo_reads_it(version, requirement, fits):
+    assert check.meets(version, requirement) is fits
+
+
+@pytest.mark.parametrize("requirement", ["", "newer", ">= 1.2.3.4", "1.x", ">> 1"])
+def test_what_is_no_requirement_is_not_passed_over(requirement):
+    with pytest.raises(ValueError, match="requirement"):
+        check.meets("1.0.0", requirement)
+
+
+def write_advisory(directory, name, **facts):
+    path = directory / "crates" / "sieve" / f"{name}.md"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [
+        f'{key} = "{value}"'
+        for key, value in {"id": name, "package": "sieve", "date": "2026-01-02", **facts}.items()
+    ]
+    versions = '[versions]\npatched = [">= 1.4.2"]\nunaffected = ["< 1.1.0"]'
+    path.write_text("```toml\n[advisory]\n" + "\n".join(lines) + f"\n\n{versions}\n```\n\n# What is wrong\n")
+
+
+def test_a_crate_that_an_advisory_is_about_is_named(tmp_path):
+    write_advisory(tmp_path, "RUSTSEC-2026-0001")
+    write_advisory(tmp_path, "RUSTSEC-2026-0002", informational="unmaintained")
+    write_advisory(tmp_path, "RUSTSEC-2026-0003", withdrawn="2026-02-01")
+    advisories = check.read_advisories(tmp_path)
+    found = list(check.advised({"package": [crate("sieve", "1.4.1")]}, advisories, []))
+    assert [line.partition(" is ")[2].partition(",")[0] for line in found] == [
+        "vulnerable: RUSTSEC-2026-0001",
+        "unmaintained: RUSTSEC-2026-0002",
+    ]
+    assert (
+        len(list(check.advised({"package": [crate("sieve", "1.4.1")]}, advisories, ["RUSTSEC-2026-0002"])))
+        == 1
+    )
+    for safe in ("1.4.2", "1.0.9"):
+        assert list(check.advised({"package": [crate("sieve", safe)]}, advisories, [])) == []
+    own = {"name": "sieve", "version": "1.4.1"}
+    assert list(check.advised({"package": [own, crate("other", "1.4.1")]}, advisories, [])) == []
+
+
+def test_what_is_no_database_is_not_taken_for_a_clean_one(tmp_path):
+    with pytest.raises(ValueError, match="advisory-db"):
+        check.read_advisories(tmp_path)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from softlan.relay.limits import AddressCounts, Bucket, Buckets, Rate, host_of, line_of
+from softlan.relay.limits import AddressCounts, Bucket, Buckets, Rate, Unannounced, host_of, line_of
 
 steps = st.lists(st.tuples(st.floats(0, 10), st.floats(0.1, 5)), max_size=60)
 
@@ -90,3 +90,42 @@ def test_counts_are_those_of_a_list(events: list[tuple[bool, str]]) -> None:
 def test_lines(address: str, line: str) -> None:
     assert line_of(address) == line
     assert str(host_of(address)) in address or "::ffff" in address
+
+
+def test_the_line_with_most_gives_way_to_newcomers_of_others() -> None:
+    waiting: Unannounced[str] = Unannounced(6)
+    for number in range(6):
+        assert waiting.enter("fat", number, f"fat {number}") is None
+    assert waiting.enter("fat", 6, "fat 6") == "fat 6", "it does not push itself out"
+    assert waiting.enter("thin", 7, "thin 7") == "fat 0", "the oldest"
+    assert waiting.enter("thin", 8, "thin 8") == "fat 1"
+    assert waiting.enter("thin", 9, "thin 9") == "fat 2"
+    assert waiting.enter("thin", 10, "thin 10") == "thin 10", "no further than an equal share"
+    assert waiting.enter("third", 11, "third 11") == "fat 3"
+    waiting.leave("fat", 3)  # It was sent away and is counted no more.
+    assert len(waiting) == 6
+    waiting.leave("third", 11)
+    assert waiting.enter("fourth", 12, "fourth 12") is None
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.booleans()), max_size=80), st.integers(1, 8))
+def test_nobody_is_counted_twice_and_nobody_lost(steps: list[tuple[int, bool]], most: int) -> None:
+    waiting: Unannounced[int] = Unannounced(most)
+    there: dict[int, str] = {}
+    for key, (line, leaves) in enumerate(steps):
+        if leaves and there:
+            gone = min(there)
+            waiting.leave(there.pop(gone), gone)
+            continue
+        name = f"line {line}"
+        own_share = sum(1 for other in there.values() if other == name)
+        sent_away = waiting.enter(name, key, key)
+        if sent_away != key:
+            there[key] = name
+        else:
+            # Refused only where nobody has two more.
+            assert len(there) == most
+            assert all(list(there.values()).count(other) <= own_share + 1 for other in there.values())
+        if sent_away is not None and sent_away != key:
+            del there[sent_away]
+        assert len(waiting) == len(there) <= most

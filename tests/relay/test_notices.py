@@ -23,6 +23,7 @@ class Said:
     kind: str
     peers: list[int] = field(default_factory=list)
     mac: str | None = None
+    address: str | None = None
     dropped: int = 0
 
 
@@ -59,12 +60,35 @@ def test_a_storm_of_one_is_told_to_one_and_a_storm_of_all_to_all():
     assert "77 frames" in over.notice.reason
 
 
+def test_an_address_conflict_names_the_address_and_accuses_nobody():
+    found = put_into_words(Said("address-conflict", [1, 2], address="192.168.88.7"), PRESENT)
+    assert found.event == "room.conflict"
+    assert (
+        f"client 1 ({MAC}) and client 2 (02:00:5e:10:00:02) both use the IP address 192.168.88.7"
+        in found.notice.reason
+    )
+    assert "another address" in found.hint
+    assert found.tell == (1, 2)
+    gone = put_into_words(Said("address-settled", [1, 2]), PRESENT)
+    assert (gone.key, gone.notice.over, gone.hint, gone.event) == (found.key, True, None, "room.calm")
+
+
 @pytest.mark.parametrize(
     "kind",
-    ["loop-found", "echo-found", "loop-gone", "storm-began", "storm-ended", "table-full", "table-eased"],
+    [
+        "loop-found",
+        "echo-found",
+        "loop-gone",
+        "storm-began",
+        "storm-ended",
+        "table-full",
+        "table-eased",
+        "address-conflict",
+        "address-settled",
+    ],
 )
 def test_every_kind_makes_a_notice_that_can_be_sent(kind):
-    peers = [65534, 65535] if kind.startswith(("loop", "echo")) else [3]
-    trouble = put_into_words(Said(kind, peers, MAC, 2**60), PRESENT)
+    peers = [65534, 65535] if kind.startswith(("loop", "echo", "address")) else [3]
+    trouble = put_into_words(Said(kind, peers, MAC, "fe80:" + 7 * ":abcd", 2**60), PRESENT)
     assert decode_from_relay(encode(trouble.notice)) == trouble.notice
     assert (trouble.hint is None) == trouble.notice.over

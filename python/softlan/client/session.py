@@ -389,7 +389,9 @@ class RelaySession:
         closed = await connection.closed()
         if closed.kind == "peer" and closed.code is not None:
             code = Code.from_number(closed.code)
-            return status.rejected_error(Disconnect(code=code, reason=closed.reason or code.meaning))
+            # A goodbye is no answer to a hello: the relay was about to end, or what closed was none of its codes.
+            if code.retry is not Retry.NOT_APPLICABLE:
+                return status.rejected_error(Disconnect(code=code, reason=closed.reason or code.meaning))
         return RelayUnreachableError(f"the relay hung up before it answered ({closed.kind})")
 
     async def _stay(self, joined: _Joined, stopping: asyncio.Future[Any]) -> _Joined | str:

@@ -20,6 +20,8 @@ from .namespaces import LabError
 from .party import Part
 
 _LOOK: Final = "ip -br link; ip -o addr; ip route show table all; ip -6 route show table all"
+_PATIENCE_S: Final = 30.0
+"""How long a part may take to answer on a machine with other things to do."""
 _POOLS: Final = {"softlan-control": 5}
 """Threads of the shared runtime: its worker, and those that take the GIL for it (rust/python/src/lib.rs)."""
 _VOLATILE: Final = re.compile(
@@ -58,6 +60,10 @@ async def holdings(part: Part) -> Holdings:
     reader, writer = await _asked(part)
     try:
         answer = json.loads(await reader.read())
+    except (OSError, ValueError) as failure:
+        raise LabError(
+            f"{part.name} broke its status off ({failure}); its log:\n{part.program.tail()}"
+        ) from None
     finally:
         writer.close()
     # The answer has come and the part's side of it is about to close: the same moment each time.
@@ -72,10 +78,11 @@ def _look(pid: int, tasks: int) -> Holdings:
 
 async def _asked(part: Part) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     try:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(_PATIENCE_S):
             return await asyncio.open_unix_connection(await part.status_socket())
     except OSError as failure:
-        raise LabError(f"{part.name} tells no status ({failure})") from None
+        what = str(failure) or f"nothing in {_PATIENCE_S:g} s"
+        raise LabError(f"{part.name} tells no status ({what}); its log:\n{part.program.tail()}") from None
 
 
 def _lines(paths: Iterable[Path]) -> Iterable[str]:

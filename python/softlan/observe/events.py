@@ -37,6 +37,7 @@ class Event(StrEnum):
     ROOM_LOOP = "room.loop", logging.WARNING
     ROOM_STORM = "room.storm", logging.WARNING
     ROOM_CROWDED = "room.crowded", logging.WARNING
+    ROOM_CONFLICT = "room.conflict", logging.WARNING
     ROOM_CALM = "room.calm", logging.INFO
     ROOMS_OPEN = "rooms.open", logging.INFO
     RULES_LOADED = "rules.loaded", logging.INFO

@@ -16,7 +16,7 @@ from softlan.control.codes import Code
 from softlan.control.keys import Claim, Passphrase
 from softlan.control.messages import Hello, Reject
 from softlan.relay.access import Invites, judge, passphrases
-from softlan.relay.limits import AddressCounts, Bucket, Buckets, Rate, line_of
+from softlan.relay.limits import AddressCounts, Bucket, Buckets, Rate, Unannounced, line_of
 from softlan.relay.rules import OPEN_RULES, Rules
 from softlan.relay.state import RelayState
 from softlan.relay.writer import on_disk
@@ -36,7 +36,7 @@ class GateLimits:
     """Connections of one address at once."""
 
     unannounced: int = 512
-    """Connections of all addresses that have not said hello yet."""
+    """Connections of all addresses that have not said hello yet; when there are more, the address with most of them gives way."""
 
     hellos: Rate = field(default_factory=lambda: Rate(16, 256))
     wrong_keys: Rate = field(default_factory=lambda: Rate(1 / 6, 10))
@@ -57,7 +57,7 @@ class Gate:
         self.state = RelayState() if state is None else state
         self.turned_away: Counter[Code] = Counter()
         self._connections = AddressCounts(limits.connections)
-        self._unannounced = 0
+        self._unannounced: Unannounced[Connection] = Unannounced(limits.unannounced)
         self._hellos: Buckets[str] = Buckets(limits.hellos)
         self._wrong_keys: Buckets[str] = Buckets(limits.wrong_keys)
         self._secrets: dict[tuple[str, Passphrase], bytes] = {}
@@ -76,23 +76,20 @@ class Gate:
         """Count a connection out again."""
         self._connections.leave(line)
 
-    def await_hello(self) -> bool:
-        """Count one more connection that has not said hello; False when there are too many."""
-        if self._unannounced >= self.limits.unannounced:
-            return False
-        self._unannounced += 1
-        return True
+    def await_hello(self, line: str, connection: Connection) -> Connection | None:
+        """Count one more connection that has not said hello; gives the one to send away for it, if there are too many."""
+        return self._unannounced.enter(line, connection.id, connection)
 
-    def heard_hello(self) -> None:
+    def heard_hello(self, line: str, connection: Connection) -> None:
         """Count one less of them."""
-        self._unannounced -= 1
+        self._unannounced.leave(line, connection.id)
 
     def snapshot(self) -> dict[str, object]:
         """What `softlan status` shows."""
         now = time.time()
         return {
             "turned_away": {code.value: count for code, count in sorted(self.turned_away.items())},
-            "unannounced": self._unannounced,
+            "unannounced": len(self._unannounced),
             "bans": sum(1 for ban in self.state.bans.held(now) if not ban.kick),
         }
 

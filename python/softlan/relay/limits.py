@@ -11,9 +11,10 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-__all__ = ["AddressCounts", "Bucket", "Buckets", "Rate", "host_of", "line_of"]
+__all__ = ["AddressCounts", "Bucket", "Buckets", "Rate", "Unannounced", "host_of", "line_of"]
 
 K = TypeVar("K", bound=Hashable)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +110,45 @@ class AddressCounts:
     def __len__(self) -> int:
         """Count the lines."""
         return sum(1 for count in self._counts.values() if count)
+
+
+class Unannounced(Generic[T]):
+    """Who has not said hello yet, by line; bounded by the lines' fair shares: when there is no room, the line with most gives way.
+
+    So whoever wants to keep newcomers out by silent connections needs as many lines as there are places.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self._lines: dict[str, dict[int, T]] = {}
+        self._count = 0
+
+    def __len__(self) -> int:
+        """Count those who wait."""
+        return self._count
+
+    def enter(self, line: str, key: int, newcomer: T) -> T | None:
+        """Take a newcomer in; gives whom to send away for it, who may be the newcomer itself."""
+        sent_away = None
+        if self._count >= self.most:
+            fattest = max(self._lines, key=lambda known: len(self._lines[known]), default=line)
+            if len(self._lines.get(fattest, ())) <= len(self._lines.get(line, ())) + 1:
+                return newcomer
+            # The oldest, which has had its time to say something.
+            oldest = next(iter(self._lines[fattest]))
+            sent_away = self._lines[fattest][oldest]
+            self.leave(fattest, oldest)
+        self._lines.setdefault(line, {})[key] = newcomer
+        self._count += 1
+        return sent_away
+
+    def leave(self, line: str, key: int) -> None:
+        """Count one less, if it is still counted."""
+        waiting = self._lines.get(line, {})
+        if waiting.pop(key, None) is not None:
+            self._count -= 1
+        if not waiting:
+            self._lines.pop(line, None)
 
 
 def host_of(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:

@@ -39,6 +39,8 @@ _KINDS: Final[Mapping[str, tuple[str, Event]]] = {
     "storm-ended": ("storm", Event.ROOM_CALM),
     "table-full": ("table-full", Event.ROOM_CROWDED),
     "table-eased": ("table-full", Event.ROOM_CALM),
+    "address-conflict": ("address-conflict", Event.ROOM_CONFLICT),
+    "address-settled": ("address-conflict", Event.ROOM_CALM),
 }
 
 
@@ -47,7 +49,9 @@ def put_into_words(event: RoomEvent, present: Mapping[int, PeerFacts]) -> Troubl
     topic, name = _KINDS[event.kind]
     peers = tuple(event.peers)
     who = " and ".join(_name(peer, present) for peer in peers) or "all peers of the room together"
-    reason = _SENTENCES[event.kind].format(who=who, mac=event.mac, dropped=event.dropped)
+    reason = _SENTENCES[event.kind].format(
+        who=who, mac=event.mac, address=event.address, dropped=event.dropped
+    )
     is_over = name is Event.ROOM_CALM
     return Trouble(
         event=name,
@@ -70,6 +74,10 @@ _SENTENCES: Final = {
         "the LAN behind {who} shows more MAC addresses than the room remembers; those heard only once make room"
     ),
     "table-eased": "the LAN behind {who} has room for new MAC addresses again",
+    "address-conflict": (
+        "{who} both use the IP address {address}: what is for one of them reaches the other, now and then or always"
+    ),
+    "address-settled": "{who} no longer use one IP address",
 }
 
 
@@ -82,6 +90,11 @@ def _hint(kind: str, peers: tuple[int, ...], present: Mapping[int, PeerFacts]) -
     if kind == "storm-began":
         return (
             "look for a loop or a broken machine behind it; --frame-log drops on the relay shows the frames"
+        )
+    if kind == "address-conflict":
+        return (
+            "give one of the two another address; if neither has it by mistake, one of them wants to read what is for the"
+            " other: `softlan kick`"
         )
     if kind == "table-full":
         return "a machine on that LAN makes addresses up, or the LAN is very large"

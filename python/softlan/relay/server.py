@@ -320,13 +320,25 @@ class Relay:
 
     def _receive(self, connection: Connection) -> None:
         """Serve a new connection, unless there are too many."""
+        if self._closing:
+            connection.close(Code.SHUTTING_DOWN.number, _GOING)
+            return
         address = connection.remote_address
         line = self.gate.enter(address)
-        if line is not None and self.gate.await_hello():
-            self._spawn(self._serve_peer(connection, line))
+        if line is None:
+            self._send_off(connection)
             return
-        if line is not None:
+        sent_away = self.gate.await_hello(line, connection)
+        if sent_away is not connection:
+            self._spawn(self._serve_peer(connection, line))
+        else:
             self.gate.leave(line)
+        if sent_away is not None:
+            self._send_off(sent_away)
+
+    def _send_off(self, connection: Connection) -> None:
+        """Close a connection that is one too many."""
+        address = connection.remote_address
         code = Code.TOO_MANY_CONNECTIONS
         self.gate.turned_away[code] += 1
         log_event(
@@ -343,7 +355,7 @@ class Relay:
         channel.start()
         peer: _Peer | None = None
         try:
-            peer = await self._admit(connection, channel)
+            peer = await self._admit(connection, channel, line)
             if peer is not None:
                 await self._listen_to(peer)
         except Exception as error:  # one peer's trouble must never become another's
@@ -353,10 +365,12 @@ class Relay:
             if peer is not None:
                 self._take_leave(peer, peer.leave_code or Code.CONNECTION_LOST)
             await channel.finish(timeout_s=0.1)
-            connection.close(Code.GOODBYE.number, "")
+            # Whoever came in the relay's last moment comes back; a goodbye would be for good.
+            code = Code.SHUTTING_DOWN if self._closing else Code.GOODBYE
+            connection.close(code.number, _GOING if self._closing else "")
             self.gate.leave(line)
 
-    async def _admit(self, connection: Connection, channel: ControlChannel) -> _Peer | None:
+    async def _admit(self, connection: Connection, channel: ControlChannel, line: str) -> _Peer | None:
         """Wait for the hello and judge it; None when the peer was sent away."""
         address = connection.remote_address
         try:
@@ -386,7 +400,7 @@ class Relay:
             )
             return None
         finally:
-            self.gate.heard_hello()
+            self.gate.heard_hello(line, connection)
         if refusal is not None:
             await self._reject(channel, refusal, hello)
             return None

@@ -56,6 +56,7 @@ const FOR_EVER: Duration = Duration::from_secs(3600);
 #[derive(Debug, Default)]
 struct Told {
     loops: BTreeSet<(PeerId, PeerId)>,
+    conflicts: BTreeSet<(PeerId, PeerId)>,
     storms: BTreeSet<Option<PeerId>>,
     full: BTreeSet<PeerId>,
     dropped: u64,
@@ -260,11 +261,16 @@ impl Room {
                 }
                 SwitchEvent::TableFull { peer } => told.full.insert(peer),
                 SwitchEvent::TableEased { peer } => told.full.remove(&peer),
+                SwitchEvent::AddressConflict { peers, .. } => {
+                    peers.0 < peers.1 && told.conflicts.insert(peers)
+                }
+                SwitchEvent::AddressSettled { peers } => told.conflicts.remove(&peers),
             };
             assert!(goes_on, "{event:?} does not follow from {told:?}");
         }
         let is_here = |peer: &PeerId| self.members.contains_key(peer);
-        assert!(told.loops.iter().all(|(one, other)| is_here(one) && is_here(other)), "{told:?}");
+        let pairs = || told.loops.iter().chain(&told.conflicts);
+        assert!(pairs().all(|(one, other)| is_here(one) && is_here(other)), "{told:?}");
         assert!(told.storms.iter().flatten().chain(&told.full).all(is_here), "{told:?}");
         assert!(self.breaks_loops || told.loops.is_empty(), "{told:?}");
         assert!(told.dropped <= storm_drops, "{told:?}");
@@ -278,6 +284,7 @@ impl Room {
         let told = &self.told;
         if !told.incomplete {
             assert!(told.loops.is_empty() && told.storms.is_empty() && told.full.is_empty(), "{told:?}");
+            assert!(told.conflicts.is_empty(), "{told:?}");
             assert_eq!(told.dropped, self.storm_drops());
         }
     }

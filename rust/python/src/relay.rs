@@ -210,6 +210,7 @@ pub struct PyRoomEvent {
     kind: &'static str,
     peers: Vec<u16>,
     mac: Option<String>,
+    address: Option<String>,
     dropped: u64,
 }
 
@@ -217,6 +218,7 @@ impl From<SwitchEvent> for PyRoomEvent {
     fn from(event: SwitchEvent) -> Self {
         let both = |peers: (PeerId, PeerId)| vec![peers.0.value(), peers.1.value()];
         let one = |peer: Option<PeerId>| peer.map(PeerId::value).into_iter().collect();
+        let mut address = None;
         let (kind, peers, mac, dropped) = match event {
             SwitchEvent::LoopFound { peers, source, is_mutual } => {
                 let kind = if is_mutual { "loop-found" } else { "echo-found" };
@@ -227,8 +229,13 @@ impl From<SwitchEvent> for PyRoomEvent {
             SwitchEvent::StormEnded { peer, dropped } => ("storm-ended", one(peer), None, dropped),
             SwitchEvent::TableFull { peer } => ("table-full", vec![peer.value()], None, 0),
             SwitchEvent::TableEased { peer } => ("table-eased", vec![peer.value()], None, 0),
+            SwitchEvent::AddressConflict { peers, address: contested } => {
+                address = Some(contested.to_string());
+                ("address-conflict", both(peers), None, 0)
+            }
+            SwitchEvent::AddressSettled { peers } => ("address-settled", both(peers), None, 0),
         };
-        Self { kind, peers, mac, dropped }
+        Self { kind, peers, mac, address, dropped }
     }
 }
 

@@ -6,7 +6,10 @@ use softlan_switch::SwitchEvent;
 pub(crate) fn is_beginning(event: SwitchEvent) -> bool {
     matches!(
         event,
-        SwitchEvent::LoopFound { .. } | SwitchEvent::StormBegan { .. } | SwitchEvent::TableFull { .. }
+        SwitchEvent::LoopFound { .. }
+            | SwitchEvent::StormBegan { .. }
+            | SwitchEvent::TableFull { .. }
+            | SwitchEvent::AddressConflict { .. }
     )
 }
 
@@ -17,13 +20,19 @@ pub(crate) fn is_of_room(event: SwitchEvent) -> bool {
 
 /// Whether `event` ends what `begun` began, or begins it again.
 pub(crate) fn is_end(begun: SwitchEvent, event: SwitchEvent) -> bool {
-    use SwitchEvent::{LoopFound, LoopGone, StormBegan, StormEnded, TableEased, TableFull};
+    use SwitchEvent::{
+        AddressConflict, AddressSettled, LoopFound, LoopGone, StormBegan, StormEnded, TableEased, TableFull,
+    };
     match (begun, event) {
         (LoopFound { peers, .. }, LoopGone { peers: other } | LoopFound { peers: other, .. }) => {
             peers == other
         }
         (StormBegan { peer }, StormEnded { peer: other, .. } | StormBegan { peer: other }) => peer == other,
         (TableFull { peer }, TableEased { peer: other } | TableFull { peer: other }) => peer == other,
+        (
+            AddressConflict { peers, .. },
+            AddressSettled { peers: other } | AddressConflict { peers: other, .. },
+        ) => peers == other,
         _ => false,
     }
 }

@@ -21,8 +21,16 @@ pub struct Summary {
     pub spoken: u64,
     /// Datagrams put on any line.
     pub datagrams: u64,
-    /// Datagrams that lines lost, whatever the way.
+    /// Datagrams among them that a line lost by chance,
     pub lost: u64,
+    /// that came while nothing passed,
+    pub dark: u64,
+    /// that were larger than a path which has shrunk,
+    pub too_large: u64,
+    /// that a line sent a second time,
+    pub duplicated: u64,
+    /// and that arrived before one that was sent earlier.
+    pub overtook: u64,
     /// Frames that the switches took in.
     pub switched: u64,
     /// Frames among those that the switches dropped.
@@ -42,6 +50,10 @@ impl std::ops::AddAssign for Summary {
         self.spoken += other.spoken;
         self.datagrams += other.datagrams;
         self.lost += other.lost;
+        self.dark += other.dark;
+        self.too_large += other.too_large;
+        self.duplicated += other.duplicated;
+        self.overtook += other.overtook;
         self.switched += other.switched;
         self.dropped += other.dropped;
         self.reassembled += other.reassembled;
@@ -50,6 +62,9 @@ impl std::ops::AddAssign for Summary {
         self.resumed += other.resumed;
     }
 }
+
+/// What lines lose by chance, in a thousandth: a seed's is the one at its remainder.
+pub const LOSS_PERMILLE: [u64; 4] = [0, 10, 50, 200];
 
 /// An invariant that did not hold.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -40,6 +40,11 @@ pub(crate) struct Line {
     pub(crate) egress: Stage,
     /// Datagrams: put on the line (copies included), arrived, lost.
     pub(crate) wire: Stage,
+    /// Copies among them, and those that arrive before one that went earlier.
+    pub(crate) duplicated: u64,
+    pub(crate) overtook: u64,
+    /// When the last of those under way arrives.
+    latest: Duration,
 }
 
 /// A datagram on its way: when it arrives, and what it is.
@@ -63,6 +68,9 @@ impl Line {
             marked: None,
             egress: Stage::default(),
             wire: Stage::default(),
+            duplicated: 0,
+            overtook: 0,
+            latest: Duration::ZERO,
         }
     }
 
@@ -122,6 +130,7 @@ impl Line {
     ) {
         *free += Duration::from_nanos(datagram.len() as u64 * self.nanos_per_byte);
         let copies = 1 + u64::from(random.happens(self.weather.duplicate_permille));
+        self.duplicated += copies - 1;
         for _ in 0..copies {
             self.wire.entered += 1;
             if *free < self.dark_until {
@@ -132,7 +141,10 @@ impl Line {
                 self.wire.drop_one("lost");
             } else {
                 let jitter = Duration::from_micros(random.within(0..self.weather.jitter_ms * 1000 + 1));
-                arrivals.push((*free + self.delay + jitter, datagram.clone()));
+                let due = *free + self.delay + jitter;
+                self.overtook += u64::from(due < self.latest);
+                self.latest = self.latest.max(due);
+                arrivals.push((due, datagram.clone()));
             }
         }
     }

@@ -15,13 +15,11 @@ use crate::events::{is_beginning, is_end, is_of_room};
 use crate::frames::{Frames, LEAST, Payload};
 use crate::line::{Line, Weather};
 use crate::random::Random;
-use crate::{Broken, Sabotage, Summary};
+use crate::{Broken, LOSS_PERMILLE, Sabotage, Summary};
 
 /// How long anything new happens.
 const PLAY: Duration = Duration::from_secs(2);
 const ROOMS: usize = 2;
-/// Loss in a thousandth, by the seed: none, 1, 5 and 20 %.
-const LOSS: [u64; 4] = [0, 10, 50, 200];
 const MAC_CAP: usize = 16;
 /// Frames of a stream, and the time between them: a little more than the slowest line carries.
 const STREAM: u32 = 40;
@@ -105,7 +103,7 @@ impl World {
     pub(crate) fn new(seed: u64, sabotage: Option<Sabotage>) -> Self {
         let mut random = Random::new(seed);
         let weather = Weather {
-            loss_permille: LOSS[seed as usize % LOSS.len()],
+            loss_permille: LOSS_PERMILLE[seed as usize % LOSS_PERMILLE.len()],
             duplicate_permille: *random.pick(&[0, 0, 20]).unwrap_or(&0),
             jitter_ms: *random.pick(&[0, 5, 40]).unwrap_or(&0),
         };
@@ -556,7 +554,12 @@ impl World {
             self.summary.switched += connection.judged.entered;
             for line in [&connection.up, &connection.down] {
                 self.summary.datagrams += line.wire.entered;
-                self.summary.lost += line.wire.drops();
+                let dropped = |reason| line.wire.dropped.get(reason).copied().unwrap_or(0);
+                self.summary.lost += dropped("lost");
+                self.summary.dark += dropped("dark");
+                self.summary.too_large += dropped("above-path-mtu");
+                self.summary.duplicated += line.duplicated;
+                self.summary.overtook += line.overtook;
             }
         }
         same("frames handed out and frames queued for peers", self.handed_out, queued, &())?;

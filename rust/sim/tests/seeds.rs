@@ -5,7 +5,7 @@
 use std::panic::catch_unwind;
 use std::time::Instant;
 
-use softlan_sim::{Broken, Sabotage, Summary, run};
+use softlan_sim::{Broken, LOSS_PERMILLE, Sabotage, Summary, run};
 
 const SEEDS: u64 = 1000;
 
@@ -27,9 +27,13 @@ fn every_invariant_holds_for_every_seed() {
     };
     let (started, count) = (Instant::now(), seeds.end - seeds.start);
     let mut sum = Summary::default();
+    let mut by_loss = [Summary::default(); LOSS_PERMILLE.len()];
     for seed in seeds {
         match play(seed, None) {
-            Ok(summary) => sum += summary,
+            Ok(summary) => {
+                sum += summary;
+                by_loss[seed as usize % LOSS_PERMILLE.len()] += summary;
+            }
             Err(broken) => panic!(
                 "seed {seed}: {broken}\nplay it again with: SOFTLAN_SEED={seed} cargo test -p softlan-sim --test seeds"
             ),
@@ -39,7 +43,18 @@ fn every_invariant_holds_for_every_seed() {
     // No idle runs: frames went all the ways there are.
     assert!(sum.delivered > sum.spoken / 2 && sum.dropped > 0, "{sum:?}");
     assert!(count < 4 || sum.lost > 0 && sum.reassembled > 0, "{sum:?}");
-    assert!(count < 100 || sum.resumed > count / 10 && sum.marked > 0, "{sum:?}");
+    if count < 100 {
+        return;
+    }
+    assert!(sum.resumed > count / 10 && sum.marked > 0, "{sum:?}");
+    // All the weather there is, and as much of it as is meant.
+    assert!(sum.dark > count && sum.too_large > count, "{sum:?}");
+    assert!(sum.duplicated > sum.datagrams / 500 && sum.overtook > sum.datagrams / 20, "{sum:?}");
+    for (permille, sum) in LOSS_PERMILLE.into_iter().zip(by_loss) {
+        let lost = sum.lost * 1000 / (sum.datagrams - sum.dark - sum.too_large);
+        println!("{permille} of 1000 lost by chance: {lost} were, {sum:?}");
+        assert!(lost.abs_diff(permille) <= permille / 10, "{permille}: {lost}, {sum:?}");
+    }
 }
 
 #[test]

@@ -1,9 +1,11 @@
-//! What a room's switch has to tell people: loops, storms and a full address table, when they set in and when they are over.
+//! What a room's switch has to tell people: loops, storms, a full address table and addresses that two claim, when they set in and when
+//! they are over.
 //!
 //! Each is told once and not again until it is over, so a frame flood makes no event flood; and whoever does not read
 //! finds the first ones, for what waits is bounded.
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 
 use softlan_wire::{Mac, PeerId};
 
@@ -45,6 +47,18 @@ pub enum SwitchEvent {
     TableEased {
         /// The gateway.
         peer: PeerId,
+    },
+    /// Two peers keep claiming one IP address.
+    AddressConflict {
+        /// The two peers, the lower id first.
+        peers: (PeerId, PeerId),
+        /// The address.
+        address: IpAddr,
+    },
+    /// No address has been claimed by both for a while, or one of the two has left.
+    AddressSettled {
+        /// The two peers, the lower id first.
+        peers: (PeerId, PeerId),
     },
 }
 

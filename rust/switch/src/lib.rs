@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod claims;
+mod conflicts;
 pub mod counters;
 pub mod events;
 pub mod filters;

@@ -7,6 +7,7 @@ use softlan_wire::{EtherType, EthernetFrame, IdentityError, Mac, PeerId};
 use thiserror::Error;
 
 use crate::claims;
+use crate::conflicts::{self, Conflicts};
 use crate::counters::{Counters, DropReason};
 use crate::events::{EventQueue, SwitchEvent};
 use crate::filters::Filters;
@@ -113,6 +114,7 @@ pub struct Switch {
     /// All peers together.
     storm: StormControl,
     loops: Loops,
+    conflicts: Conflicts,
     /// The gateway that found the table full, and when it did last.
     table_full: Option<(PeerId, Duration)>,
     events: EventQueue,
@@ -136,6 +138,7 @@ impl Switch {
             members: Vec::new(),
             storm: StormControl::new(Duration::ZERO, settings.storm),
             loops: Loops::new(),
+            conflicts: Conflicts::default(),
             table_full: None,
             events: EventQueue::default(),
         }
@@ -184,6 +187,7 @@ impl Switch {
         let mut member = self.members.remove(place);
         self.table.purge(peer);
         self.loops.forget(peer, &mut self.events);
+        self.conflicts.forget(peer, &mut self.events);
         self.loops.set_gateway(self.gateway());
         if let Some(dropped) = member.storm.end() {
             self.events.push(SwitchEvent::StormEnded { peer: Some(peer), dropped });
@@ -198,6 +202,7 @@ impl Switch {
     /// last frame; so call it from time to time while [`is_restless`](Self::is_restless).
     pub fn take_events(&mut self, now: Duration) -> Vec<SwitchEvent> {
         self.loops.settle(now, &mut self.events);
+        self.conflicts.settle(now, &mut self.events);
         if let Some(dropped) = self.storm.settle(now) {
             self.events.push(SwitchEvent::StormEnded { peer: None, dropped });
         }
@@ -227,6 +232,7 @@ impl Switch {
     /// Whether something has set in that has not ended.
     pub fn is_restless(&self) -> bool {
         self.loops.is_on()
+            || self.conflicts.is_on()
             || self.table_full.is_some()
             || self.storm.is_on()
             || self.members.iter().any(|member| member.storm.is_on())
@@ -349,6 +355,11 @@ impl Switch {
         if class == Class::Group {
             member.storm.take();
             self.storm.take();
+        }
+        // Only what passes counts: what was dropped took nobody's address away.
+        if let Some(address) = conflicts::claimed(frame.protocol()) {
+            let is_lan = matches!(role, Role::Gateway);
+            self.conflicts.hear(now, from, is_lan, address, &mut self.events);
         }
         match target {
             Some(target) => targets.push(target),

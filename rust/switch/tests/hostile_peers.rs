@@ -77,6 +77,46 @@ fn arp_and_neighbour_discovery_in_anothers_name_are_dropped() {
 }
 
 #[test]
+fn an_address_that_two_claim_is_told_and_nothing_is_dropped() {
+    let (mut switch, [ann, bob, gateway]) = room(Settings::default(), Limits::default());
+    let router = Mac::from_bytes([0, 0x11, 0x22, 0, 0, 1]);
+    let claim = |mac: Mac, ip: [u8; 4]| [&[8, 6, 0, 1, 8, 0, 6, 4, 0, 2][..], &mac.bytes(), &ip].concat();
+    let mut targets = Vec::new();
+    let mut told = Vec::new();
+    // Bob answers for the router's address, under his own MAC, to Ann; the router says what it always says. Ann has her own.
+    for second in 0..30 {
+        let now = START + Duration::from_secs(second);
+        for (from, mac, ip) in
+            [(3, router, [192, 168, 88, 1]), (2, BOB, [192, 168, 88, 1]), (1, ANN, [192, 168, 88, 51])]
+        {
+            // Each a little different, as no loop is meant.
+            let said = [&claim(mac, ip)[..], &[0; 18], &[second as u8]].concat();
+            let verdict = switch.forward(now, peer(from), &frame(mac, Mac::BROADCAST, &said), &mut targets);
+            assert!(!matches!(verdict, Verdict::Dropped(_)), "{verdict:?}");
+        }
+        told.extend(switch.take_events(now));
+    }
+    let (peers, address) = ((peer(2), peer(3)), [192, 168, 88, 1].into());
+    assert_eq!(told, [SwitchEvent::AddressConflict { peers, address }]);
+    assert!(switch.is_restless());
+    assert!([ann, bob, gateway].iter().all(|counters| counters.snapshot().drops_total() == 0));
+    // What is dropped claims nothing: Bob in Ann's name.
+    let forged = frame(BOB, Mac::BROADCAST, &claim(ANN, [192, 168, 88, 51]));
+    for second in 30..40 {
+        let now = START + Duration::from_secs(second);
+        let verdict = switch.forward(now, peer(2), &forged, &mut targets);
+        assert_eq!(verdict, Verdict::Dropped(DropReason::ArpSpoof));
+        let own = frame(ANN, Mac::BROADCAST, &claim(ANN, [192, 168, 88, 51]));
+        switch.forward(now, peer(1), &own, &mut targets);
+        assert_eq!(switch.take_events(now), []);
+    }
+    assert!(switch.unplug(peer(2)));
+    let later = START + Duration::from_secs(41);
+    assert_eq!(switch.take_events(later), [SwitchEvent::AddressSettled { peers }]);
+    assert!(!switch.is_restless());
+}
+
+#[test]
 fn a_storm_is_held_to_its_rate_told_twice_and_keeps_unicast_flowing() {
     let limits = Limits { storm: Some(500), ..Limits::default() };
     let (mut switch, [ann, bob, _]) = room(Settings { storm: Some(700), ..Settings::default() }, limits);

@@ -55,10 +55,14 @@ fn limits() -> impl Strategy<Value = Limits> {
     })
 }
 
+/// EtherType and fixed part of an ARP packet for IPv4.
+const ARP: [u8; 9] = [0x08, 0x06, 0, 1, 8, 0, 6, 4, 0];
+
 /// What stands after the addresses: the beginnings that filters look at, and anything behind them.
 fn body() -> impl Strategy<Value = Vec<u8>> {
     let start = proptest::sample::select(vec![
         vec![0x08, 0x06],
+        [&ARP[..], &[1; 12]].concat(),
         vec![0x08, 0x00, 0x45, 0, 0, 40, 0, 0, 0, 0, 64, 17],
         vec![0x86, 0xdd, 0x60, 0, 0, 0, 0, 40, 58, 255],
         vec![0x86, 0xdd, 0x60, 0, 0, 0, 0, 40, 0, 255],
@@ -144,6 +148,11 @@ fn run(settings: Settings, steps: Vec<Step>) {
                     _ => mac(source),
                 };
                 let mut bytes = [&mac(destination).bytes()[..], &source.bytes(), &body].concat();
+                if honest && body.starts_with(&ARP) {
+                    // One's own MAC, and one of a few IP addresses, so that two claim the same now and then.
+                    bytes[22..31].copy_from_slice(&[&source.bytes()[..], &[10, 0, 0]].concat());
+                    bytes[31] %= 3;
+                }
                 bytes.truncate(cut);
                 let verdict = switch.forward(now, from, &bytes, &mut targets);
                 let blocked: Vec<_> = members.keys().copied().filter(|id| switch.is_blocked(*id)).collect();
@@ -172,7 +181,8 @@ fn check_events(open: &mut Vec<SwitchEvent>, events: Vec<SwitchEvent>) {
         let began = match event {
             SwitchEvent::LoopFound { .. }
             | SwitchEvent::StormBegan { .. }
-            | SwitchEvent::TableFull { .. } => {
+            | SwitchEvent::TableFull { .. }
+            | SwitchEvent::AddressConflict { .. } => {
                 let is_open = open.iter().any(|known| is_end(event, *known));
                 assert!(!is_open, "{event:?} twice");
                 open.push(event);
@@ -186,13 +196,19 @@ fn check_events(open: &mut Vec<SwitchEvent>, events: Vec<SwitchEvent>) {
 
 /// Whether `end` is the end of `begin`, or the same beginning again.
 fn is_end(begin: SwitchEvent, end: SwitchEvent) -> bool {
-    use SwitchEvent::{LoopFound, LoopGone, StormBegan, StormEnded, TableEased, TableFull};
+    use SwitchEvent::{
+        AddressConflict, AddressSettled, LoopFound, LoopGone, StormBegan, StormEnded, TableEased, TableFull,
+    };
     match (begin, end) {
         (LoopFound { peers, .. }, LoopGone { peers: other } | LoopFound { peers: other, .. }) => {
             peers == other
         }
         (StormBegan { peer }, StormEnded { peer: other, .. } | StormBegan { peer: other }) => peer == other,
         (TableFull { peer }, TableEased { peer: other } | TableFull { peer: other }) => peer == other,
+        (
+            AddressConflict { peers, .. },
+            AddressSettled { peers: other } | AddressConflict { peers: other, .. },
+        ) => peers == other,
         _ => false,
     }
 }
