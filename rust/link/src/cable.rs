@@ -44,6 +44,17 @@ pub struct Cable {
     next_frame_id: AtomicU32,
 }
 
+/// Bytes that QUIC may be given.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Room {
+    /// For whatever is next.
+    pub(crate) for_all: usize,
+    /// Beyond that, for flows that were not waiting a moment ago.
+    pub(crate) for_new: usize,
+    /// What each datagram takes of it beyond its own bytes.
+    pub(crate) packet_cost: usize,
+}
+
 /// What one [`Cable::fill`] moved, so that the counters are raised once.
 #[derive(Debug, Default)]
 struct Moved {
@@ -92,17 +103,23 @@ impl Cable {
         self.queue().is_empty()
     }
 
-    /// Moves the most urgent frames to QUIC until `room` bytes are used, in fragments where they have to be.
-    pub(crate) fn fill(&self, datagrams: &mut Datagrams<'_>, room: usize) {
+    /// Moves the most urgent frames to QUIC until `room` is used, in fragments where they have to be.
+    pub(crate) fn fill(&self, datagrams: &mut Datagrams<'_>, room: Room) {
         let Some(budget) = datagrams.max_size() else { return };
         let now = self.clock.now();
         let mut moved = Moved::default();
         let mut used = 0;
         let mut queue = self.queue();
-        while used < room
-            && let Some(datagram) = queue.pop(now, &mut moved.queue)
-        {
-            used += datagram.len();
+        loop {
+            let next = if used < room.for_all {
+                queue.pop(now, &mut moved.queue)
+            } else if used < room.for_all + room.for_new {
+                queue.pop_new(now, &mut moved.queue)
+            } else {
+                None
+            };
+            let Some(datagram) = next else { break };
+            used += datagram.len() + room.packet_cost;
             if datagram.len() > budget {
                 self.fill_fragments(datagrams, &datagram, budget, &mut moved);
                 continue;

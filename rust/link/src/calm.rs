@@ -17,11 +17,15 @@ use quinn_proto::congestion::{Controller, ControllerFactory};
 const FLOOR_PACKETS: u64 = 16;
 /// Bytes in flight at most: 20 Gbit/s over 100 ms. A path on which no queue ever shows, as loopback, would otherwise double the window without end.
 const MOST_WINDOW: u64 = 256 << 20;
+/// Packets of the window that a full line's bulk leaves free, so that a ping does not wait for an acknowledgement; at most a quarter of the window.
+const KEPT_PACKETS: u64 = 6;
+/// QUIC holds back a packet when a full one behind it would not fit either: from here on the window counts as full.
+const FULL_PACKETS: u64 = 2;
 /// Packets in flight at first (RFC 9002 section 7.2 allows ten, of at least 14,720 bytes).
 const INITIAL_PACKETS: u64 = 10;
 /// The queue aimed at is this part of the path's own round trip, within the bounds below.
 const TARGET_PART: u32 = 4;
-const LEAST_TARGET: Duration = Duration::from_micros(300);
+const LEAST_TARGET: Duration = Duration::from_micros(500);
 const MOST_TARGET: Duration = Duration::from_millis(15);
 /// Below so long a round trip, as within one machine or one LAN, what is full is a processor and not a line: packets wait in sockets, and a round is
 /// a few bursts of which one found its reader idle. There the mean of a round tells the queue, where on longer paths, which jitter, the shortest does.
@@ -130,6 +134,11 @@ impl Calm {
         self.window.saturating_sub(self.in_flight)
     }
 
+    /// Bytes of the window that are for flows that send little: others are to leave so much of [`Calm::room`].
+    pub(crate) fn kept(&self) -> u64 {
+        (KEPT_PACKETS * self.mtu).min(self.window / 4)
+    }
+
     fn floor(&self) -> u64 {
         FLOOR_PACKETS * self.mtu
     }
@@ -196,6 +205,8 @@ impl Calm {
 impl Controller for Calm {
     fn on_sent(&mut self, _now: Instant, bytes: u64, _last_packet_number: u64) {
         self.in_flight += bytes;
+        // QUIC itself does not notice: what is kept back never gets to it.
+        self.round.limited |= self.room() <= self.kept() + FULL_PACKETS * self.mtu;
     }
 
     fn on_end_acks(&mut self, _now: Instant, in_flight: u64, _app_limited: bool, _largest: Option<u64>) {
@@ -297,6 +308,19 @@ mod tests {
         assert_eq!(controller.room(), window - MTU);
         controller.on_sent(start, 2 * window, 3);
         assert_eq!(controller.room(), 0);
+    }
+
+    #[test]
+    fn a_window_that_is_full_but_for_what_is_kept_limits_its_sender() {
+        let (mut controller, start) = fresh();
+        controller.window = 100 * MTU;
+        assert_eq!(controller.kept(), KEPT_PACKETS * MTU);
+        controller.on_sent(start, 50 * MTU, 50);
+        assert!(!controller.round.limited);
+        controller.on_sent(start, 43 * MTU, 93);
+        assert!(controller.round.limited);
+        controller.window = controller.floor();
+        assert_eq!(controller.kept(), controller.floor() / 4);
     }
 
     /// One bottleneck with a buffer, and a sender that always has something to send, on a clock of their own.

@@ -145,8 +145,21 @@ impl EgressQueue {
 
     /// The next datagram to send. What was dropped on the way, or marked, is added to `outcome`.
     pub fn pop(&mut self, now: Duration, outcome: &mut Outcome) -> Option<Bytes> {
+        self.next(now, false, outcome)
+    }
+
+    /// The next datagram of a flow that was not waiting a moment ago: a ping, a game, an ARP request, or the first frame of anything. `None`
+    /// where only others wait.
+    pub fn pop_new(&mut self, now: Duration, outcome: &mut Outcome) -> Option<Bytes> {
+        self.next(now, true, outcome)
+    }
+
+    fn next(&mut self, now: Duration, only_new: bool, outcome: &mut Outcome) -> Option<Bytes> {
         loop {
             let is_new = !self.new.is_empty();
+            if only_new && !is_new {
+                return None;
+            }
             let at = *if is_new { &self.new } else { &self.old }.front()?;
             let flow = &mut self.flows[usize::from(at)];
             if flow.deficit <= 0 {
@@ -270,6 +283,27 @@ mod tests {
         assert_eq!(&order[..2], [200, 201]);
         assert_eq!(order[2..], (2..50).collect::<Vec<_>>());
         assert_eq!((outcome, queue.is_empty(), queue.bytes()), (Outcome::default(), true, 0));
+    }
+
+    #[test]
+    fn only_sparse_flows_are_new() {
+        let mut queue = EgressQueue::new(QueueLimits::default());
+        let (bulk, game) = two_flows(&queue);
+        let mut outcome = Outcome::default();
+        for n in 0..5 {
+            queue.push(MS, datagram(bulk, 1400, n));
+        }
+        // Nobody can tell yet what it will become; from its second full frame on it is not new.
+        assert_eq!(tag(queue.pop_new(MS, &mut outcome)), Some(0));
+        assert_eq!(tag(queue.pop_new(MS, &mut outcome)), Some(1));
+        assert_eq!(tag(queue.pop_new(MS, &mut outcome)), None);
+        queue.push(MS, datagram(game, 100, 200));
+        assert_eq!(tag(queue.pop_new(MS, &mut outcome)), Some(200));
+        assert_eq!(tag(queue.pop_new(MS, &mut outcome)), None);
+        // The rest waits where it was, in its order, and the empty flow is taken off the list.
+        let rest: Vec<_> = std::iter::from_fn(|| tag(queue.pop(MS, &mut outcome))).collect();
+        assert_eq!((rest, queue.is_empty()), (vec![2, 3, 4], true));
+        assert!(queue.new.is_empty() && queue.old.is_empty());
     }
 
     #[test]

@@ -29,7 +29,7 @@ const MUTE: Duration = Duration::from_millis(10);
 /// Reads of the socket before what came is dealt with: a read is up to eight bursts.
 const READS_A_TURN: usize = 4;
 /// Bursts of one connection before the others get their turn.
-const BURSTS_A_TURN: usize = 8;
+const BURSTS_A_TURN: usize = 4;
 
 /// What an endpoint that accepts peers needs for that.
 pub(crate) struct Reception {
@@ -94,17 +94,17 @@ impl Driver {
         let mut timer = pin!(sleep_until(Instant::now().into()));
         loop {
             let mut busy = self.read();
-            let now = Instant::now();
-            self.expire(now);
-            busy |= self.turn();
+            self.expire(Instant::now());
+            self.take_in();
+            // Ports and their bridges live on the same thread, as does the runtime's own look at the sockets: what they have goes out with what was
+            // forwarded, and does not wait for another turn.
+            yield_now().await;
+            busy |= self.send();
             self.attend();
             let mut woken = pin!(ready.wake.notified());
             let mut wait = pin!(poll_fn(|context| self.poll_wait(context, woken.as_mut(), timer.as_mut())));
             let at_once = poll_fn(|context| Poll::Ready(wait.as_mut().poll(context).is_ready())).await;
-            if busy || at_once {
-                // Ports and their bridges live on the same thread, as does the runtime's own look at the sockets.
-                yield_now().await;
-            } else {
+            if !busy && !at_once {
                 wait.await;
             }
         }
@@ -214,18 +214,26 @@ impl Driver {
         }
     }
 
-    /// Deals with every connection that has something to do: first what came, then what is to be sent, so that frames forwarded from one
-    /// connection to another leave in the same turn. True when there is more to do.
-    fn turn(&mut self) -> bool {
+    /// Hands on what has come.
+    fn take_in(&mut self) {
+        self.collect();
+        let links = std::mem::take(&mut self.links);
+        for link in &links {
+            self.take_in_of(link);
+        }
+        self.links = links;
+    }
+
+    /// Lets every connection that has something to say send, those included that got it just now: frames forwarded from one connection to another
+    /// leave in the same turn. True when there is more to do.
+    fn send(&mut self) -> bool {
+        let looked_at = self.links.len();
         self.collect();
         let mut links = std::mem::take(&mut self.links);
-        for link in &links {
-            self.take_in(link);
+        // Most of these were only given something to send. One may have been plugged in meanwhile, and have waited for that with what came early.
+        for link in &links[looked_at..] {
+            self.take_in_of(link);
         }
-        // Those that got something to send just now have nothing to be taken in.
-        self.links = links;
-        self.collect();
-        links = std::mem::take(&mut self.links);
         let mut busy = false;
         let mut done = 0;
         for link in &links {
@@ -233,7 +241,7 @@ impl Driver {
                 break;
             }
             link.clear_mark();
-            busy |= self.send(link);
+            busy |= self.send_of(link);
             done += 1;
         }
         // While the socket has no room, the rest keeps its turn.
@@ -252,7 +260,7 @@ impl Driver {
         self.links.extend(self.handles.drain(..).filter_map(|handle| core.link(handle).cloned()));
     }
 
-    fn take_in(&mut self, link: &Arc<Link>) {
+    fn take_in_of(&mut self, link: &Arc<Link>) {
         let seen = link.look(&mut self.datagrams);
         if seen.connected || seen.ended {
             self.door.leave(link.handle(), &self.engine.door);
@@ -272,7 +280,7 @@ impl Driver {
     }
 
     /// Sends what the connection has, within its turn. True when it has more and there is room for it.
-    fn send(&mut self, link: &Arc<Link>) -> bool {
+    fn send_of(&mut self, link: &Arc<Link>) -> bool {
         let mut busy = true;
         let deadline = {
             let mut state = link.state();

@@ -10,20 +10,19 @@ use tokio::sync::Notify;
 
 use super::ReadyMark;
 use super::control_turn::{ControlTurn, Counted};
-use crate::cable::Cable;
+use crate::cable::{Cable, Room};
 use crate::calm::Calm;
 use crate::transport::QUIC_DATAGRAM_BUFFER;
 
 /// How much time's worth of datagrams QUIC may hold that cannot be sent yet: behind them even the most urgent frame waits.
 const FEED: Duration = Duration::from_millis(1);
-/// Bytes QUIC may hold beyond what it can send at once: two full datagrams, so that it notices that its window is what holds it back.
+/// Bytes QUIC may hold beyond that: two full datagrams, so that it notices that its window is what holds it back.
 const SPARE_FEED: usize = 3 * 1024;
+/// What a packet adds to a datagram, at most: first byte, connection identifier, packet number, tag, frame header (RFC 9000 sections 17.3 and 12.4, RFC 9221
+/// section 4).
+const PACKET_COST: usize = 1 + 8 + 4 + 16 + 9;
 /// Bytes QUIC may hold at most: what one system call takes.
 const MOST_FEED: usize = 64 * 1024;
-/// A burst is at most one part in so many of the window, so that the peer is busy with one while the next is made.
-const BURSTS_A_WINDOW: usize = 2;
-/// Packets that a burst may always have.
-const LEAST_BURST: usize = 8;
 /// Room that QUIC keeps back in an empty buffer: one datagram costs so much beyond its bytes, at most.
 const DATAGRAM_COST: usize = 64;
 /// A timer that is due sooner may be the pacer's.
@@ -98,9 +97,11 @@ impl State {
         }
         let feed = feed(&self.proto);
         let mut datagrams = self.proto.datagrams();
-        let room = feed.saturating_sub(QUIC_DATAGRAM_BUFFER.saturating_sub(datagrams.send_buffer_space()));
-        if room > 0 {
-            cable.fill(&mut datagrams, room);
+        let held = QUIC_DATAGRAM_BUFFER.saturating_sub(datagrams.send_buffer_space());
+        let for_all = feed.for_all.saturating_sub(held);
+        let for_new = (feed.for_all + feed.for_new).saturating_sub(held + for_all);
+        if for_all + for_new > 0 {
+            cable.fill(&mut datagrams, Room { for_all, for_new, ..feed });
         }
     }
 
@@ -113,9 +114,7 @@ impl State {
     ) -> Option<Transmit> {
         self.top_up(now);
         buffer.clear();
-        let packet = usize::from(self.proto.current_mtu());
-        let part = self.proto.congestion_state().window() as usize / (BURSTS_A_WINDOW * packet.max(1));
-        let packets = burst(packet).min(part.max(LEAST_BURST));
+        let packets = burst(self.proto.current_mtu().into());
         let transmit = self.proto.poll_transmit(now, packets, buffer);
         if transmit.is_some() || !self.had_a_chance(now) {
             return transmit;
@@ -134,9 +133,9 @@ impl State {
         // Held back by the pacer, it asks to be called again soon.
         let is_paced = self.proto.poll_timeout().is_some_and(|at| at < now + PACING);
         let is_sent = self.proto.datagrams().send_buffer_space() + DATAGRAM_COST >= QUIC_DATAGRAM_BUFFER;
-        let room = room(&self.proto);
-        let fits = room.is_none_or(|room| room > 2 * u64::from(self.proto.current_mtu()));
-        !is_paced && is_sent && fits && self.control.had_its_turn(now, room.is_some())
+        let calm = calm(&self.proto);
+        let fits = calm.as_ref().is_none_or(|calm| calm.room() > 2 * u64::from(self.proto.current_mtu()));
+        !is_paced && is_sent && fits && self.control.had_its_turn(now, calm.is_some())
     }
 
     /// When the loop should look again, if nothing happens before.
@@ -152,18 +151,23 @@ impl State {
 }
 
 /// Bytes of datagrams QUIC may hold now: what it may send at once, so that all else waits where the most urgent goes first.
-fn feed(proto: &Connection) -> usize {
-    let control = proto.congestion_state();
-    let rate = control.window() as f64 / proto.rtt().as_secs_f64().max(1e-6);
+fn feed(proto: &Connection) -> Room {
+    let rate = proto.congestion_state().window() as f64 / proto.rtt().as_secs_f64().max(1e-6);
     let paced = ((rate * FEED.as_secs_f64()) as usize).min(MOST_FEED);
-    let room = room(proto).map_or(MOST_FEED, |room| room as usize);
-    paced.min(room) + SPARE_FEED
+    match calm(proto) {
+        Some(calm) => {
+            let (room, kept) = (calm.room() as usize, calm.kept() as usize);
+            let for_all = paced.min(room.saturating_sub(kept));
+            Room { for_all, for_new: kept.min(room), packet_cost: PACKET_COST }
+        }
+        None => Room { for_all: paced + SPARE_FEED, for_new: 0, packet_cost: 0 },
+    }
 }
 
-/// Bytes that may be sent before something is acknowledged, where the controller tells it.
-fn room(proto: &Connection) -> Option<u64> {
+/// The controller, where it is the one that tells what is in flight.
+fn calm(proto: &Connection) -> Option<Box<Calm>> {
     // The only way to a controller's own state.
-    Some(proto.congestion_state().clone_box().into_any().downcast::<Calm>().ok()?.room())
+    proto.congestion_state().clone_box().into_any().downcast::<Calm>().ok()
 }
 
 fn counted(proto: &Connection) -> Counted {
