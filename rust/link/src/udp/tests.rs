@@ -23,6 +23,7 @@ fn settings(udp: UdpKind) -> TransportSettings {
 struct End {
     connection: Connection,
     cable: Arc<Cable>,
+    clock: Clock,
     arrived: UnboundedReceiver<Bytes>,
 }
 
@@ -41,13 +42,14 @@ impl Sink for Collect {
 impl End {
     fn new(connection: Connection) -> Self {
         let (sender, arrived) = unbounded_channel();
-        let cable = Cable::new(&connection, true, Arc::default(), Clock::default());
+        let clock = Clock::default();
+        let cable = Cable::new(&connection, true, Arc::default(), clock);
         connection.link().plug(cable.clone(), Box::new(Collect(sender)));
-        Self { connection, cable, arrived }
+        Self { connection, cable, clock, arrived }
     }
 
     fn send(&self, datagram: Vec<u8>) {
-        self.cable.send(Duration::ZERO, datagram.into());
+        self.cable.send(self.clock.now(), datagram.into());
     }
 
     async fn receive(&mut self) -> Bytes {
