@@ -21,6 +21,9 @@ const MOST_WINDOW: u64 = 256 << 20;
 const KEPT_PACKETS: u64 = 6;
 /// QUIC holds back a packet when a full one behind it would not fit either: from here on the window counts as full.
 const FULL_PACKETS: u64 = 2;
+/// QUIC reports what it sends without saying whether it will be acknowledged. An acknowledgement itself, which is not, has at most 64 ranges of four bytes
+/// (quinn-proto's `MAX_ACK_BLOCKS`; RFC 9000 section 19.3.1) and its packet's own bytes. What is not larger is not taken for bytes in flight.
+const MOST_ACK: u64 = 300;
 /// Packets in flight at first (RFC 9002 section 7.2 allows ten, of at least 14,720 bytes).
 const INITIAL_PACKETS: u64 = 10;
 /// The queue aimed at is this part of the path's own round trip, within the bounds below.
@@ -56,7 +59,7 @@ impl ControllerFactory for CalmConfig {
 pub struct Calm {
     mtu: u64,
     window: u64,
-    /// Bytes sent and neither acknowledged nor lost, as far as this controller was told.
+    /// Bytes sent and neither acknowledged nor lost, as far as this controller was told; mere acknowledgements are left out.
     in_flight: u64,
     /// No queue has been seen yet: the window doubles each round.
     starting: bool,
@@ -204,6 +207,9 @@ impl Calm {
 
 impl Controller for Calm {
     fn on_sent(&mut self, _now: Instant, bytes: u64, _last_packet_number: u64) {
+        if bytes <= MOST_ACK {
+            return;
+        }
         self.in_flight += bytes;
         // QUIC itself does not notice: what is kept back never gets to it.
         self.round.limited |= self.room() <= self.kept() + FULL_PACKETS * self.mtu;
@@ -308,6 +314,15 @@ mod tests {
         assert_eq!(controller.room(), window - MTU);
         controller.on_sent(start, 2 * window, 3);
         assert_eq!(controller.room(), 0);
+    }
+
+    #[test]
+    fn who_only_acknowledges_is_not_held_back_by_it() {
+        let (mut controller, start) = fresh();
+        for packet in 0..2000 {
+            controller.on_sent(start, 60, packet);
+        }
+        assert_eq!(controller.room(), controller.window());
     }
 
     #[test]
