@@ -100,7 +100,8 @@ class FramePort:
             loop.add_reader(self._socket, _wake, readable)
             try:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(readable, left)
+                    async with asyncio.timeout(left):
+                        await readable
             finally:
                 loop.remove_reader(self._socket)
         return frame

@@ -100,7 +100,8 @@ async def ping(
                             raise
                 await asyncio.sleep(interval)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(collector, within)
+                async with asyncio.timeout(within):
+                    await collector
         finally:
             collector.cancel()
             await asyncio.gather(collector, return_exceptions=True)
@@ -154,7 +155,8 @@ async def discover(
             for _ in range(3):
                 await loop.sock_sendto(browser, _GAME, ("255.255.255.255", port))
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(asyncio.shield(browsing), within / 3)
+                    async with asyncio.timeout(within / 3):
+                        await asyncio.shield(browsing)
                     break
         finally:
             for task in [*tasks, browsing]:

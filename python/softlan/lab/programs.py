@@ -149,7 +149,8 @@ class Program:
                 raise LabError(f"{self.name} did not say `{name}` in {within:g} s; its log:\n{self.tail()}")
             async with self._news:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._news.wait(), min(left, 1.0))
+                    async with asyncio.timeout(min(left, 1.0)):
+                        await self._news.wait()
 
     def send_signal(self, number: int) -> None:
         """Send a signal, if it still runs."""
@@ -166,7 +167,8 @@ class Program:
         if self._process is None:
             raise LabError(f"{self.name} was never started")
         try:
-            status = await asyncio.wait_for(self._process.wait(), within)
+            async with asyncio.timeout(within):
+                status = await self._process.wait()
         except TimeoutError:
             raise LabError(f"{self.name} still ran after {within:g} s; its log:\n{self.tail()}") from None
         # What it started itself and left behind (it led a session of its own) would hold its output open.

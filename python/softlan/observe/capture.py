@@ -181,7 +181,8 @@ class CaptureServer(LocalServer):
 
 async def _say(writer: asyncio.StreamWriter, answer: Answer) -> None:
     writer.write(msgspec.json.encode(answer) + b"\n")
-    await asyncio.wait_for(writer.drain(), _PATIENCE_S)
+    async with asyncio.timeout(_PATIENCE_S):
+        await writer.drain()
 
 
 async def _pour(source: Source, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

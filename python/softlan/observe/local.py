@@ -181,9 +181,11 @@ class StatusServer(LocalServer):
         """Send a snapshot to whoever connects."""
         try:
             writer.write(self._encode())
-            await asyncio.wait_for(writer.drain(), READ_TIMEOUT_S)
+            async with asyncio.timeout(READ_TIMEOUT_S):
+                await writer.drain()
             writer.close()
-            await asyncio.wait_for(writer.wait_closed(), READ_TIMEOUT_S)
+            async with asyncio.timeout(READ_TIMEOUT_S):
+                await writer.wait_closed()
         except (OSError, TimeoutError):
             # The reader's trouble, not ours.
             writer.transport.abort()
