@@ -113,13 +113,25 @@ _UNREACHED: Final = frozenset({113, 101, 100, 105})
 
 
 async def first_reply(source: Station, address: str, within: float) -> float | None:
-    """Seconds until a ping is answered, trying every 50 ms; None when none was within `within` seconds."""
+    """Seconds until a ping is answered, trying every 50 ms; None when none was within `within` seconds.
+
+    The way there may take longer than the pause between two tries.
+    """
     start = time.monotonic()
-    while time.monotonic() - start < within:
-        result = await ping(source, address, 1, interval=0, within=0.05)
-        if result.received:
-            return time.monotonic() - start
-    return None
+    tries: set[asyncio.Task[PingResult]] = set()
+    try:
+        while time.monotonic() - start < within:
+            tries.add(asyncio.create_task(ping(source, address, 1, interval=0, within=1.0)))
+            ended, tries = await asyncio.wait(tries, timeout=0.05, return_when=asyncio.FIRST_COMPLETED)
+            if any(one.result().received for one in ended):
+                return time.monotonic() - start
+            if ended:
+                await asyncio.sleep(0.05)
+        return None
+    finally:
+        for one in tries:
+            one.cancel()
+        await asyncio.gather(*tries, return_exceptions=True)
 
 
 async def discover(
