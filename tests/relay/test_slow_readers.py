@@ -4,34 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import pytest
+from serving import NAME, SHOWN, serving, until
 
 from softlan._core import Connection, Endpoint, Mac, TransportSettings
 from softlan.control.channel import ControlChannel
 from softlan.control.codes import Code
 from softlan.control.messages import Disconnect, Hello, PeerLeft, Role, Stats, encode
 from softlan.control.stream import encode_frame
-from softlan.relay.certificates import make_dev_certificate
 from softlan.relay.server import Relay, RelayConfig
 
-NAME = "lanparty-relay.local"
 ANN = Mac("02:00:5e:10:00:01")
-
-
-SHOWN = make_dev_certificate(NAME)
 
 
 @pytest.fixture
 async def relay() -> AsyncIterator[Relay]:
-    made = Relay.start(RelayConfig(listen="127.0.0.1:0"), SHOWN)
-    serving = asyncio.create_task(made.serve())
-    try:
+    async with serving(RelayConfig(listen="127.0.0.1:0")) as made:
         yield made
-    finally:
-        await made.close()
-        await asyncio.gather(serving, return_exceptions=True)
 
 
 @contextlib.asynccontextmanager
@@ -47,14 +38,6 @@ async def silent_peer(relay: Relay) -> AsyncIterator[Connection]:
     finally:
         await endpoint.close(0, "")
         endpoint.stop()
-
-
-async def until(true: Callable[[], bool]) -> None:
-    for _ in range(1000):
-        if true():
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError("it did not come about in 10 s")
 
 
 async def admitted(relay: Relay) -> ControlChannel:

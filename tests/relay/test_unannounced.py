@@ -7,17 +7,15 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 
 import pytest
+from serving import NAME, SHOWN, serving, until
 
 from softlan._core import Connection, Endpoint, Mac, TransportSettings
 from softlan.control.codes import Code
 from softlan.control.messages import Hello, Role, encode
 from softlan.control.stream import encode_frame
-from softlan.relay.certificates import make_dev_certificate
 from softlan.relay.gate import GateLimits
 from softlan.relay.server import Relay, RelayConfig
 
-NAME = "lanparty-relay.local"
-SHOWN = make_dev_certificate(NAME)
 PLACES = 3
 TIME_S = 1.5
 
@@ -25,13 +23,8 @@ TIME_S = 1.5
 @pytest.fixture
 async def relay() -> AsyncIterator[Relay]:
     gate = GateLimits(unannounced=PLACES)
-    made = Relay.start(RelayConfig(listen="0.0.0.0:0", admission_timeout_s=TIME_S, gate=gate), SHOWN)
-    serving = asyncio.create_task(made.serve())
-    try:
+    async with serving(RelayConfig(listen="0.0.0.0:0", admission_timeout_s=TIME_S, gate=gate)) as made:
         yield made
-    finally:
-        await made.close()
-        await asyncio.gather(serving, return_exceptions=True)
 
 
 @contextlib.asynccontextmanager
@@ -52,14 +45,6 @@ async def calling(relay: Relay, source: str) -> AsyncIterator[Callable[[], Conne
 
 def away(relay: Relay) -> dict[str, int]:
     return dict(relay.snapshot()["turned_away"])
-
-
-async def until(true: Callable[[], bool]) -> None:
-    for _ in range(1000):
-        if true():
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError("it did not come about in 10 s")
 
 
 async def test_who_says_nothing_is_sent_away_in_time_and_counted(relay: Relay) -> None:
