@@ -3,8 +3,9 @@
 //! What travels in a tunnel is controlled already: each TCP in it slows down by itself when something is lost. An outer controller that
 //! halves its rate at every loss does it twice, and one that grows until something is lost keeps the line's buffer full, in
 //! which every game packet then waits. So this one goes by delay: once a round trip it compares the shortest time a packet took in that round with
-//! the shortest of the last seconds; the difference is the queue it stands in. It grows while that is short and shrinks to the line's
-//! own capacity when it is not. Loss counts only when it is heavy, as where a buffer is too small to show up as delay.
+//! the shortest of the last seconds; the difference is the queue it stands in. What a round tells is the doing of the window its packets were sent under, the
+//! one of a round before: in proportion to that one the next is chosen, so that it comes to rest where the queue is as long as wanted, and does not swing
+//! about it. Loss counts only when it is heavy, as where a buffer is too small to show up as delay.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -35,8 +36,16 @@ const MOST_TARGET: Duration = Duration::from_millis(15);
 const SHORT_PATH: Duration = Duration::from_millis(1);
 /// How long the shortest round trip is believed: a path may get longer, and others may fill its buffer for good.
 const BASE_MEMORY: Duration = Duration::from_secs(5);
-/// Round trips for which the queue is let run empty: one until the smaller window is felt, one to see the path alone.
+/// Round trips for which the queue is let run empty: one until the smaller window is felt, one to see the path alone. One more passes until the former
+/// window is felt again.
 const DRAIN_ROUNDS: u8 = 2;
+const RETURN_ROUNDS: u8 = 1;
+/// A round counts as free when its packets waited no longer than this part of the target, all in all: a line that is not full.
+const FREE_PART: u32 = 2;
+/// So many free rounds in a row, and the window doubles again as at the start: whoever had little to say for a while, or met a jolt, is not to creep back. No
+/// more of them: a TCP inside that finds itself held to less than a quarter more in each of three rounds takes that for the line (BBR's way to leave its
+/// start-up), and then creeps for seconds.
+const FREE_ROUNDS: u8 = 2;
 /// The part of a round's bytes that may be lost without it being a sign of a full line, as one in so many.
 const HEAVY_LOSS: u64 = 8;
 /// Fewer packets lost in a round than this are chance, whatever part of the round they are.
@@ -61,8 +70,14 @@ pub struct Calm {
     window: u64,
     /// Bytes sent and neither acknowledged nor lost, as far as this controller was told; mere acknowledgements are left out.
     in_flight: u64,
+    /// The window of the round before: what is acknowledged now was sent under it.
+    former_window: u64,
     /// No queue has been seen yet: the window doubles each round.
     starting: bool,
+    /// Rounds in a row that held the sender back and were free all the same.
+    free_rounds: u8,
+    /// Where much was lost, the window does not double beyond what was left of it.
+    most_doubled: u64,
     base: ShortestOf,
     round: Round,
     drain: Drain,
@@ -73,7 +88,7 @@ pub struct Calm {
 #[derive(Debug, Clone, Copy)]
 struct Drain {
     last: Instant,
-    /// Rounds left, and the window to go on with.
+    /// Rounds left, the last of them with the window of before, and that window.
     under_way: Option<(u8, u64)>,
 }
 
@@ -125,7 +140,10 @@ impl Calm {
             mtu: mtu.into(),
             window: INITIAL_PACKETS * u64::from(mtu),
             in_flight: 0,
+            former_window: INITIAL_PACKETS * u64::from(mtu),
             starting: true,
+            free_rounds: 0,
+            most_doubled: MOST_WINDOW,
             base: ShortestOf { since: now, present: None, former: None },
             round: Round::new(now),
             drain: Drain { last: now, under_way: None },
@@ -165,40 +183,68 @@ impl Calm {
     fn end_round(&mut self, now: Instant) {
         let round = std::mem::replace(&mut self.round, Round::new(now));
         let (Some(base), Some(shortest)) = (self.base.get(), round.shortest) else { return };
-        let took = if base < SHORT_PATH { round.total / round.acks.max(1) } else { shortest };
-        let queue = took.saturating_sub(base);
+        let sent_under = std::mem::replace(&mut self.former_window, self.window);
         let target = (base / TARGET_PART).clamp(LEAST_TARGET, MOST_TARGET);
         if self.drains(now, base, target) {
             return;
         }
-        let lost_heavily =
-            round.lost >= FEW_PACKETS * self.mtu && round.lost * HEAVY_LOSS > round.acked + round.lost;
-        if queue > target || lost_heavily {
-            let fits = (base + target).as_secs_f64() / (base + queue).as_secs_f64();
-            let factor = if lost_heavily { MOST_BACKOFF } else { fits.max(MOST_BACKOFF) };
-            self.window = ((self.window as f64 * factor) as u64).max(self.floor());
-            self.starting = false;
-        } else if round.limited {
-            let growth = if self.starting { self.window } else { (self.window / 8).max(2 * self.mtu) };
-            self.window = (self.window + growth).min(MOST_WINDOW);
+        if round.lost >= FEW_PACKETS * self.mtu && round.lost * HEAVY_LOSS > round.acked + round.lost {
+            self.shrink_to((self.window as f64 * MOST_BACKOFF) as u64);
+            (self.starting, self.free_rounds, self.most_doubled) = (false, 0, self.window);
+            return;
         }
+        let mean = (round.total / round.acks.max(1)).saturating_sub(base);
+        let queue = if base < SHORT_PATH { mean } else { shortest.saturating_sub(base) };
+        let fits = (base + target).as_secs_f64() / (base + queue).as_secs_f64();
+        let fitting = (sent_under as f64 * fits.max(MOST_BACKOFF)) as u64;
+        if !round.limited {
+            // The queue is not of its own making, for it did not fill its window. So there is room for less of what it may begin to send.
+            if queue > target && fitting < self.window {
+                self.shrink_to(fitting);
+            }
+            return;
+        }
+        let is_free = mean <= target / FREE_PART;
+        self.starting &= is_free;
+        self.free_rounds = if is_free { self.free_rounds.saturating_add(1) } else { 0 };
+        let is_used = 2 * round.acked >= sent_under;
+        if is_free
+            && is_used
+            && (self.starting || self.free_rounds >= FREE_ROUNDS)
+            && 2 * self.window <= self.most_doubled
+        {
+            self.window *= 2;
+        } else if fitting > self.window {
+            self.window = fitting.min(self.window + (self.window / 8).max(2 * self.mtu)).min(MOST_WINDOW);
+        } else {
+            self.shrink_to(fitting);
+        }
+    }
+
+    /// Makes the window smaller, but not smaller than the floor.
+    fn shrink_to(&mut self, window: u64) {
+        self.window = window.max(self.floor()).min(self.window);
     }
 
     /// Lets the queue run empty for [`DRAIN_ROUNDS`] once in [`BASE_MEMORY`]; whether it does so now.
     fn drains(&mut self, now: Instant, base: Duration, target: Duration) -> bool {
         match self.drain.under_way {
-            Some((left, window)) if left > 1 => self.drain.under_way = Some((left - 1, window)),
-            Some((_, window)) => {
-                self.window = window;
-                self.drain = Drain { last: now, under_way: None };
+            Some((left, window)) => {
+                self.drain.under_way = (left > 1).then_some((left - 1, window));
+                if left == RETURN_ROUNDS + 1 {
+                    self.window = window;
+                }
+                if left == 1 {
+                    self.drain.last = now;
+                }
             }
             None if self.starting || now.saturating_duration_since(self.drain.last) < BASE_MEMORY => {
                 return false;
             }
             None => {
-                self.drain.under_way = Some((DRAIN_ROUNDS, self.window));
+                self.drain.under_way = Some((DRAIN_ROUNDS + RETURN_ROUNDS, self.window));
                 let empty = base.as_secs_f64() / (base + target).as_secs_f64();
-                self.window = ((self.window as f64 * empty * 0.95) as u64).max(self.floor());
+                self.shrink_to((self.window as f64 * empty * 0.95) as u64);
             }
         }
         true
@@ -228,7 +274,8 @@ impl Controller for Calm {
         self.round.lost += lost_bytes;
         if is_persistent {
             self.window = self.floor();
-            self.starting = true;
+            (self.starting, self.free_rounds, self.most_doubled) = (true, 0, MOST_WINDOW);
+            self.former_window = self.window;
             self.round = Round::new(now);
             self.drain = Drain { last: now, under_way: None };
         }
@@ -279,7 +326,7 @@ mod tests {
     /// Feeds rounds in which one packet came back at once and all others had to wait, and gives the window after them.
     fn after_uneven_rounds(delay: Duration, waits: Duration) -> u64 {
         let (mut controller, start) = fresh();
-        controller.window = 1000 * MTU;
+        (controller.window, controller.former_window) = (1000 * MTU, 1000 * MTU);
         controller.starting = false;
         for round in 1..20 {
             let now = start + (delay + waits) * round;
@@ -353,8 +400,9 @@ mod tests {
     struct Outcome {
         /// The part of the line that was used.
         used: f64,
-        /// The mean time in the queue.
+        /// The mean time in the queue, and the longest.
         queue: Duration,
+        longest: Duration,
     }
 
     impl Line {
@@ -366,7 +414,8 @@ mod tests {
             let mut flying: VecDeque<(Instant, Instant, bool)> = VecDeque::new();
             let mut free_at = start;
             let mut smoothed = self.delay;
-            let (mut random, mut carried, mut queued, mut packets) = (1_u32, 0_u64, Duration::ZERO, 0_u32);
+            let (mut random, mut carried, mut packets) = (1_u32, 0_u64, 0_u32);
+            let (mut queued, mut longest) = (Duration::ZERO, Duration::ZERO);
             while now < end {
                 while (flying.len() as u64 + 1) * MTU <= controller.window() {
                     let waits = free_at.saturating_duration_since(now);
@@ -380,6 +429,7 @@ mod tests {
                     flying.push_back((now, back, fits && !unlucky));
                     if now >= half {
                         (queued, packets) = (queued + waits.min(self.buffer), packets + 1);
+                        longest = longest.max(waits.min(self.buffer));
                     }
                 }
                 let Some((sent, back, arrived)) = flying.pop_front() else { break };
@@ -393,7 +443,7 @@ mod tests {
                 }
             }
             let possible = self.rate * (end - half).as_secs_f64();
-            Outcome { used: carried as f64 / possible, queue: queued / packets.max(1) }
+            Outcome { used: carried as f64 / possible, queue: queued / packets.max(1), longest }
         }
     }
 
@@ -419,6 +469,31 @@ mod tests {
             let floor = Duration::from_secs_f64(FLOOR_PACKETS as f64 * MTU as f64 / line.rate);
             assert!(outcome.queue < ms(20) + floor, "{mbit} Mbit/s: {outcome:?}");
         }
+    }
+
+    #[test]
+    fn it_comes_to_rest() {
+        for (mbit, delay) in [(20.0, 20), (100.0, 20), (200.0, 10), (200.0, 50)] {
+            let line = Line { rate: mbit * 125_000.0, delay: ms(delay), buffer: ms(250), loss: 200 };
+            let (mut controller, start) = fresh();
+            let outcome = line.run(&mut controller, start, 8);
+            let target = (line.delay / TARGET_PART).min(MOST_TARGET);
+            assert!(outcome.used > 0.97, "{mbit} Mbit/s: {outcome:?}");
+            // What is sent at once for what was acknowledged at once comes on top.
+            assert!(outcome.queue < target * 3 / 2, "{mbit} Mbit/s: {outcome:?}");
+            assert!(outcome.longest < target * 5 / 2, "{mbit} Mbit/s: {outcome:?}");
+        }
+    }
+
+    #[test]
+    fn after_a_jolt_it_does_not_creep_back() {
+        let line = Line { rate: 25e6, delay: ms(50), buffer: ms(40), loss: 0 };
+        let (mut controller, start) = fresh();
+        controller.starting = false;
+        (controller.window, controller.former_window) = (controller.floor(), controller.floor());
+        // Two seconds are forty rounds; an eighth more a round would take most of them.
+        let outcome = line.run(&mut controller, start, 2);
+        assert!(outcome.used > 0.95, "{outcome:?}");
     }
 
     #[test]
