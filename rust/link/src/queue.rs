@@ -11,10 +11,11 @@ use bytes::{Bytes, BytesMut};
 use softlan_wire::{Datagram, Ecn, HEADER_LEN, decode, ecn, mark_ce};
 
 use crate::codel::Codel;
-use crate::flow::FlowHash;
+use crate::flow::{FlowPlaces, PLACES};
 
-/// Flows are told apart by a hash of this many values. With a hundred of them, one in three shares its queue with another.
-const FLOWS: usize = 128;
+// The lists of flows hold places as bytes.
+const _: () = assert!(PLACES <= 256);
+
 /// Bytes a flow may send in its turn: a full frame.
 const QUANTUM: i64 = 1522;
 /// Memory a queued datagram costs beyond its bytes; without it, a flood of tiny frames would hold far more than it counts.
@@ -54,7 +55,8 @@ pub struct Outcome {
 #[derive(Debug)]
 pub struct EgressQueue {
     limits: QueueLimits,
-    hash: FlowHash,
+    places: FlowPlaces,
+    /// By place.
     flows: Box<[Flow]>,
     /// Flows that had nothing waiting a while ago: they go first, once.
     new: VecDeque<u8>,
@@ -94,8 +96,8 @@ impl EgressQueue {
     pub fn new(limits: QueueLimits) -> Self {
         Self {
             limits,
-            hash: FlowHash::default(),
-            flows: (0..FLOWS).map(|_| Flow::default()).collect(),
+            places: FlowPlaces::default(),
+            flows: (0..PLACES).map(|_| Flow::default()).collect(),
             new: VecDeque::new(),
             old: VecDeque::new(),
             bytes: 0,
@@ -105,8 +107,8 @@ impl EgressQueue {
     /// Takes a datagram in; gives the number of datagrams dropped to make room, from the fattest flow.
     pub fn push(&mut self, now: Duration, datagram: Bytes) -> u64 {
         let frame = datagram.get(HEADER_LEN..).unwrap_or_default();
-        let at = (self.hash.of(frame) % FLOWS as u64) as u8;
-        let flow = &mut self.flows[usize::from(at)];
+        let at = self.places.of(frame, |place| self.flows[place].listed);
+        let flow = &mut self.flows[at];
         let is_to_copy = self.bytes > LONG_QUEUE && datagram.len() < SMALL;
         let datagram = if is_to_copy { Bytes::copy_from_slice(&datagram) } else { datagram };
         self.bytes += cost(&datagram);
@@ -115,7 +117,7 @@ impl EgressQueue {
         if !flow.listed {
             flow.listed = true;
             flow.deficit = QUANTUM;
-            self.new.push_back(at);
+            self.new.push_back(at as u8);
         }
         if self.bytes > self.limits.bytes { self.make_room() } else { 0 }
     }
@@ -180,6 +182,7 @@ impl EgressQueue {
                 None if is_new && !self.old.is_empty() => self.rotate(true),
                 None => {
                     flow.listed = false;
+                    self.places.left(usize::from(at));
                     if is_new { &mut self.new } else { &mut self.old }.pop_front();
                 }
             }
@@ -260,17 +263,10 @@ mod tests {
         datagram.and_then(|d| d.last().copied())
     }
 
-    /// Two flows that do not share a queue, for whatever secret the hash drew.
-    fn two_flows(queue: &EgressQueue) -> (u8, u8) {
-        let slot = |flow| queue.hash.of(&datagram(flow, 100, 0)[HEADER_LEN..]) % FLOWS as u64;
-        let other = (2..255).find(|flow| slot(*flow) != slot(1)).unwrap();
-        (1, other)
-    }
-
     #[test]
     fn a_sparse_flow_overtakes_a_bulk_one_and_each_keeps_its_order() {
         let mut queue = EgressQueue::new(QueueLimits::default());
-        let (bulk, game) = two_flows(&queue);
+        let (bulk, game) = (1, 2);
         for n in 0..50 {
             assert_eq!(queue.push(MS, datagram(bulk, 1400, n)), 0);
         }
@@ -288,7 +284,7 @@ mod tests {
     #[test]
     fn only_sparse_flows_are_new() {
         let mut queue = EgressQueue::new(QueueLimits::default());
-        let (bulk, game) = two_flows(&queue);
+        let (bulk, game) = (1, 2);
         let mut outcome = Outcome::default();
         for n in 0..5 {
             queue.push(MS, datagram(bulk, 1400, n));
@@ -309,7 +305,7 @@ mod tests {
     #[test]
     fn two_bulk_flows_share_by_bytes() {
         let mut queue = EgressQueue::new(QueueLimits::default());
-        let (a, b) = two_flows(&queue);
+        let (a, b) = (1, 2);
         for _ in 0..200 {
             queue.push(MS, datagram(a, 1400, 1));
         }
@@ -329,7 +325,7 @@ mod tests {
     #[test]
     fn a_full_queue_drops_from_the_fattest_flow_only() {
         let mut queue = EgressQueue::new(QueueLimits { bytes: 100_000, ..QueueLimits::default() });
-        let (flood, game) = two_flows(&queue);
+        let (flood, game) = (1, 2);
         queue.push(MS, datagram(game, 100, 77));
         let dropped: u64 = (0..1000).map(|_| queue.push(MS, datagram(flood, 1400, 1))).sum();
         assert!(dropped > 900 && queue.bytes() <= 100_000);
