@@ -7,7 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use quinn_proto::crypto::rustls::QuicServerConfig;
 use quinn_proto::{
-    ClientConfig, EndpointConfig, HashedConnectionIdGenerator, ServerConfig, TransportConfig, VarInt,
+    ClientConfig, EndpointConfig, HashedConnectionIdGenerator, RandomConnectionIdGenerator, ServerConfig,
+    TransportConfig, VarInt,
 };
 use tokio::sync::{Mutex, mpsc};
 use tokio::time::timeout;
@@ -22,6 +23,9 @@ use crate::tls::{self, Trust};
 use crate::transport::TransportSettings;
 use crate::udp::UdpIo;
 
+/// Bytes of a joining side's connection identifiers, which the relay sends with each packet (RFC 9000 section 5.1 lets an endpoint choose). Such an
+/// endpoint has hardly more than one connection, so that two tell it from its predecessors, and every byte less is one more for frames.
+const CLIENT_IDENTIFIER_LEN: usize = 2;
 /// Finished handshakes waiting for the control plane.
 const ACCEPT_BACKLOG: usize = 1024;
 
@@ -66,7 +70,9 @@ impl Endpoint {
     /// [`LinkError::InvalidSetting`], or [`LinkError::Io`] when there is no socket to be had.
     pub fn client(local: SocketAddr, settings: &TransportSettings) -> Result<Self, LinkError> {
         let transport = settings.build()?;
-        Self::start(local, EndpointConfig::default(), None, transport, settings)
+        let mut config = EndpointConfig::default();
+        config.cid_generator(|| Box::new(RandomConnectionIdGenerator::new(CLIENT_IDENTIFIER_LEN)));
+        Self::start(local, config, None, transport, settings)
     }
 
     fn start(
