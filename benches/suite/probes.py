@@ -22,6 +22,8 @@ _ports = itertools.count(5201)
 _TICK = os.sysconf("SC_CLK_TCK")
 _BUSY = (0, 1, 2, 5, 6)
 """user, nice, system, irq, softirq (proc_stat(5)): not idle, not waiting, not stolen by another machine."""
+_MOVING = 256 * 1024
+"""Bytes after which data is moving, and no more than connections are being made."""
 _MOST_UDP = 640_000
 _LEAST_UDP = 1_000
 
@@ -138,11 +140,16 @@ async def loaded(
 ) -> tuple[Stream, Pings, float | None]:
     """Run TCP with a ping meanwhile; also how full a bad line was on the way the data went, 0 to 1.
 
-    The first half second, in which the connection comes up, is not pinged in.
+    What counts begins half a second after data began to move: on a line that loses packets, iperf3 may need seconds to connect.
     """
+    before = _carried(client)
     moving = asyncio.create_task(
         tcp(site, client, down=down, seconds=seconds, flows=flows, algorithm=algorithm)
     )
+    while _carried(client) - before < _MOVING:
+        if moving.done():
+            break
+        await asyncio.sleep(0.02)
     head = min(0.6, seconds / 3)
     await asyncio.sleep(head)
     filling = asyncio.create_task(_fullness(site, down=down, seconds=seconds - head - 0.3))
@@ -150,6 +157,17 @@ async def loaded(
     pings = await ping(client, site.server, max(5, int((seconds - head - 0.2) / interval)), interval)
     stream = await moving
     return stream, pings, await filling
+
+
+def _carried(player: Player) -> int:
+    """Give the bytes all interfaces of a machine have carried, both ways (proc_pid_net(5), dev)."""
+
+    def look() -> int:
+        lines = Path("/proc/thread-self/net/dev").read_text(encoding="ascii").splitlines()[2:]
+        columns = [line.partition(":")[2].split() for line in lines]
+        return sum(int(column[0]) + int(column[8]) for column in columns)
+
+    return player.host.call(look)
 
 
 async def _fullness(site: Site, *, down: bool, seconds: float) -> float | None:
