@@ -6,7 +6,6 @@
 #![forbid(unsafe_code)]
 
 mod books;
-mod events;
 mod frames;
 mod line;
 mod random;

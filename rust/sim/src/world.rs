@@ -1,17 +1,16 @@
 //! The party itself: who is there, what happens when, and the checks along the way.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BinaryHeap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use softlan_link::cable::Inbound;
-use softlan_switch::{Counters, DropReason, Limits, Rate, Role, Settings, Switch, SwitchEvent, Verdict};
+use softlan_switch::{Counters, DropReason, Limits, Rate, Role, Settings, Subject, Switch, Verdict};
 use softlan_wire::{EthernetFrame, HEADER_LEN, Mac, PeerId, mark_ce, write_header};
 
 use crate::books::{Stage, holds, same};
-use crate::events::{is_beginning, is_end, is_of_room};
 use crate::frames::{Frames, LEAST, Payload};
 use crate::line::{Line, Weather};
 use crate::random::Random;
@@ -87,7 +86,7 @@ pub(crate) struct World {
     frames: Frames,
     targets: Vec<PeerId>,
     /// What switches told as begun and not as ended.
-    open: Vec<(usize, SwitchEvent)>,
+    open: HashSet<(usize, Subject)>,
     handed_out: u64,
     summary: Summary,
 }
@@ -122,7 +121,7 @@ impl World {
             connections: Vec::new(),
             frames: Frames::default(),
             targets: Vec::new(),
-            open: Vec::new(),
+            open: HashSet::new(),
             handed_out: 0,
             summary: Summary::default(),
         };
@@ -514,15 +513,12 @@ impl World {
                 continue;
             }
             for event in switch.take_events(self.now) {
-                let end_of = |begun: &(usize, SwitchEvent)| begun.0 == room && is_end(begun.1, event);
-                let begun = self.open.iter().position(end_of);
-                match (is_beginning(event), begun) {
-                    (true, None) => self.open.push((room, event)),
-                    (false, Some(at)) => drop(self.open.swap_remove(at)),
-                    _ => return Err(Broken(format!("{event:?} out of turn; open: {:?}", self.open))),
-                }
+                let begun = (room, event.subject());
+                let goes_on =
+                    if event.is_beginning() { self.open.insert(begun) } else { self.open.remove(&begun) };
+                holds(goes_on, || format!("{event:?} out of turn; open: {:?}", self.open))?;
                 // Datagrams that arrive twice make no loop, nor do lies that nobody else tells.
-                let is_loop = matches!(event, SwitchEvent::LoopFound { .. });
+                let is_loop = matches!(event.subject(), Subject::Loop(..));
                 holds(!is_loop, || format!("{event:?} in a room without a loop"))?;
             }
         }
@@ -539,7 +535,7 @@ impl World {
             holds(switch.peers().is_empty(), || "somebody is still plugged in".into())?;
             holds(switch.table().learned() == 0, || "addresses of nobody are left".into())?;
         }
-        holds(self.open.iter().all(|(_, event)| is_of_room(*event)), || {
+        holds(self.open.iter().all(|(_, subject)| *subject == Subject::Storm(None)), || {
             format!("never ended: {:?}", self.open)
         })?;
         let mut queued = 0;

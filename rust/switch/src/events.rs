@@ -62,6 +62,47 @@ pub enum SwitchEvent {
     },
 }
 
+/// What an event is about: the one that says that something has begun and the one that says that it is over have the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Subject {
+    /// A loop through two peers, the lower id first.
+    Loop(PeerId, PeerId),
+    /// A storm of a peer, or of all together.
+    Storm(Option<PeerId>),
+    /// The address table, and the gateway that fills it.
+    Table(PeerId),
+    /// Addresses that two peers claim, the lower id first.
+    Addresses(PeerId, PeerId),
+}
+
+impl SwitchEvent {
+    /// What it is about.
+    pub const fn subject(self) -> Subject {
+        match self {
+            Self::LoopFound { peers, .. } | Self::LoopGone { peers } => Subject::Loop(peers.0, peers.1),
+            Self::StormBegan { peer } | Self::StormEnded { peer, .. } => Subject::Storm(peer),
+            Self::TableFull { peer } | Self::TableEased { peer } => Subject::Table(peer),
+            Self::AddressConflict { peers, .. } | Self::AddressSettled { peers } => {
+                Subject::Addresses(peers.0, peers.1)
+            }
+        }
+    }
+
+    /// Whether it says that something has begun, and not that it is over.
+    pub const fn is_beginning(self) -> bool {
+        match self {
+            Self::LoopFound { .. }
+            | Self::StormBegan { .. }
+            | Self::TableFull { .. }
+            | Self::AddressConflict { .. } => true,
+            Self::LoopGone { .. }
+            | Self::StormEnded { .. }
+            | Self::TableEased { .. }
+            | Self::AddressSettled { .. } => false,
+        }
+    }
+}
+
 /// Events kept until they are taken: far more than one room can have at a time.
 const CAPACITY: usize = 64;
 

@@ -20,7 +20,7 @@ pub mod switch;
 pub mod table;
 
 pub use counters::{Counters, CountersSnapshot, DropReason};
-pub use events::SwitchEvent;
+pub use events::{Subject, SwitchEvent};
 pub use filters::{Filters, judge};
 pub use limits::{Limits, Rate, TokenBucket};
 pub use switch::{FloodKind, PlugError, Role, Settings, Switch, Verdict};

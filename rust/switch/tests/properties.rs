@@ -1,13 +1,13 @@
 //! The invariants of a room, for any sequence of peers coming and going, frames and waits.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use proptest::prelude::*;
 use softlan_switch::{
-    Counters, CountersSnapshot, DropReason, Filters, FloodKind, Limits, Rate, Role, Settings, Switch,
-    SwitchEvent, Verdict,
+    Counters, CountersSnapshot, DropReason, Filters, FloodKind, Limits, Rate, Role, Settings, Subject,
+    Switch, SwitchEvent, Verdict,
 };
 use softlan_wire::{EthernetFrame, Mac, PeerId};
 
@@ -121,7 +121,7 @@ fn run(settings: Settings, steps: Vec<Step>) {
     let mut gone: Vec<Known> = Vec::new();
     let mut now = Duration::from_secs(1);
     let mut targets = Vec::new();
-    let mut open = Vec::new();
+    let mut open = HashSet::new();
     for step in steps {
         match step {
             Step::Wait { millis } => now += Duration::from_millis(millis),
@@ -176,40 +176,11 @@ fn run(settings: Settings, steps: Vec<Step>) {
 }
 
 /// Whatever sets in sets in once, and ends once.
-fn check_events(open: &mut Vec<SwitchEvent>, events: Vec<SwitchEvent>) {
+fn check_events(open: &mut HashSet<Subject>, events: Vec<SwitchEvent>) {
     for event in events {
-        let began = match event {
-            SwitchEvent::LoopFound { .. }
-            | SwitchEvent::StormBegan { .. }
-            | SwitchEvent::TableFull { .. }
-            | SwitchEvent::AddressConflict { .. } => {
-                let is_open = open.iter().any(|known| is_end(event, *known));
-                assert!(!is_open, "{event:?} twice");
-                open.push(event);
-                continue;
-            }
-            _ => open.iter().position(|known| is_end(*known, event)),
-        };
-        open.swap_remove(began.unwrap_or_else(|| panic!("{event:?} out of nothing")));
-    }
-}
-
-/// Whether `end` is the end of `begin`, or the same beginning again.
-fn is_end(begin: SwitchEvent, end: SwitchEvent) -> bool {
-    use SwitchEvent::{
-        AddressConflict, AddressSettled, LoopFound, LoopGone, StormBegan, StormEnded, TableEased, TableFull,
-    };
-    match (begin, end) {
-        (LoopFound { peers, .. }, LoopGone { peers: other } | LoopFound { peers: other, .. }) => {
-            peers == other
-        }
-        (StormBegan { peer }, StormEnded { peer: other, .. } | StormBegan { peer: other }) => peer == other,
-        (TableFull { peer }, TableEased { peer: other } | TableFull { peer: other }) => peer == other,
-        (
-            AddressConflict { peers, .. },
-            AddressSettled { peers: other } | AddressConflict { peers: other, .. },
-        ) => peers == other,
-        _ => false,
+        let subject = event.subject();
+        let goes_on = if event.is_beginning() { open.insert(subject) } else { open.remove(&subject) };
+        assert!(goes_on, "{event:?} out of turn; open: {open:?}");
     }
 }
 
