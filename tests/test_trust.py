@@ -72,6 +72,16 @@ def test_a_truncated_certificate_is_refused(tmp_path, one):
             load_trusted_certificates(path)
 
 
+def test_a_certificate_of_another_version_is_refused(tmp_path, one):
+    """Found by fuzzing: cryptography says so by an exception of its own, which is no ValueError."""
+    path = tmp_path / "trusted"
+    version_3 = bytes([0xA0, 3, 2, 1, 2])
+    assert version_3 in one.leaf
+    path.write_bytes(one.leaf.replace(version_3, bytes([0xA0, 3, 2, 1, 1])))
+    with pytest.raises(ConfigError, match="not a certificate"):
+        load_trusted_certificates(path)
+
+
 def test_the_pin_is_of_the_public_key(one, two):
     certificate = x509.load_der_x509_certificate(one.leaf)
     spki = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)

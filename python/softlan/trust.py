@@ -14,17 +14,29 @@ import ssl
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from softlan.errors import ConfigError
 
 __all__ = [
+    "UNUSABLE",
     "load_trusted_certificates",
     "parse_pin",
     "public_key_pin",
     "spki_sha256",
     "system_trusted_certificates",
 ]
+
+UNUSABLE = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
+"""What `cryptography` raises where it reads what is no certificate, or one of no use to it. Some of these are no ValueErrors."""
 
 _PIN = re.compile(r"[A-Za-z0-9_-]{43}")
 _HEX_PIN = re.compile(r"[0-9A-Fa-f]{2}(?::?[0-9A-Fa-f]{2}){31}")
@@ -82,7 +94,7 @@ def load_trusted_certificates(path: Path) -> list[bytes]:
             if _PEM_MARK in data
             else [x509.load_der_x509_certificate(data)]
         )
-    except ValueError as error:
+    except UNUSABLE as error:
         raise ConfigError(
             f"{path} holds {_what_else(data)}, not a certificate in DER or PEM",
             hint="the relay writes it with --dev-cert-der-out FILE; copy that file, in binary",
@@ -97,7 +109,7 @@ def system_trusted_certificates() -> list[bytes]:
     directory = ssl.get_default_verify_paths().capath
     if not found and directory is not None:
         for entry in sorted(Path(directory).iterdir()):
-            with contextlib.suppress(OSError, ValueError):
+            with contextlib.suppress(OSError, *UNUSABLE):
                 found.update(
                     (certificate.public_bytes(Encoding.DER), None)
                     for certificate in x509.load_pem_x509_certificates(entry.read_bytes())

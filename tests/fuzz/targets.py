@@ -6,6 +6,7 @@ long as one likes. The Rust side's targets are in rust/fuzz.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import itertools
 import json
@@ -15,6 +16,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_der_private_key,
+)
 from hypothesis import strategies as st
 
 from softlan import config
@@ -23,7 +30,8 @@ from softlan.control import messages
 from softlan.control.fields import FieldFault, Role
 from softlan.control.stream import LENGTH_SIZE, MAX_BODY, FrameDecoder, encode_frame
 from softlan.errors import ConfigError, RemoteProtocolError
-from softlan.relay.certificates import make_dev_certificate
+from softlan.relay.access_options import AccessChoices
+from softlan.relay.certificates import load_certificate, make_dev_certificate
 from softlan.trust import load_trusted_certificates
 
 __all__ = ["TARGETS", "Target"]
@@ -183,13 +191,16 @@ def check_identity(content: bytes) -> None:
 
 
 def check_certificates(content: bytes) -> None:
-    """A certificate file holds certificates, or is refused."""
+    """A certificate file holds certificates, or is refused: as one to trust, as the relay's own, as its next one."""
     path = Path(_DIRECTORY.name) / "relay-cert.der"
-    path.write_bytes(content)
-    try:
-        assert load_trusted_certificates(path)
-    except ConfigError:
-        return
+    for data in (content, ssl.DER_cert_to_PEM_cert(content).encode()):
+        path.write_bytes(data)
+        with contextlib.suppress(ConfigError):
+            assert load_trusted_certificates(path)
+        with contextlib.suppress(ConfigError):
+            assert load_certificate(path, _KEY_PATH).chain
+        with contextlib.suppress(ConfigError):
+            assert AccessChoices(next_cert=path).next_pins()
 
 
 _IDENTITY = json.dumps({"version": 1, "mac": MAC, "secret": "cd" * 32}).encode()
@@ -197,7 +208,12 @@ _QUANTITIES = st.from_regex(r"[0-9]{1,14}(\.[0-9]{0,12})? ?(k|m|g)?(bit|s|ms|min
 _PLACES = st.from_regex(r"\[?([0-9a-f.:]{0,40}|[a-z.-]{1,20})\]?(:[0-9]{0,6})?(/udp|/tcp)?", fullmatch=True)
 
 
-_DER = make_dev_certificate("relay.example.org").leaf
+_OWN = make_dev_certificate("relay.example.org")
+_DER = _OWN.leaf
+_KEY_PATH = Path(_DIRECTORY.name) / "relay-key.pem"
+_KEY_PATH.write_bytes(
+    load_der_private_key(_OWN.key, None).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+)
 _PEM = ssl.DER_cert_to_PEM_cert(_DER).encode()
 
 Target = tuple[st.SearchStrategy[Any], Callable[[Any], None]]

@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from softlan.errors import ConfigError
+from softlan.relay.access_options import AccessChoices
 from softlan.relay.certificates import kept_dev_certificate, load_certificate, make_dev_certificate, write_der
 from softlan.trust import load_trusted_certificates
 
@@ -198,6 +199,17 @@ def test_the_wrong_order_is_noticed(tmp_path):
     with pytest.raises(ConfigError, match="first certificate") as caught:
         load_certificate(*paths)
     assert "number 2" in caught.value.hint
+
+
+def test_a_certificate_of_another_version_is_refused(tmp_path):
+    own = make_dev_certificate("relay.example")
+    certificate_path, key_path = write_pem(tmp_path, own)
+    other = own.leaf.replace(bytes([0xA0, 3, 2, 1, 2]), bytes([0xA0, 3, 2, 1, 1]))
+    certificate_path.write_text(ssl.DER_cert_to_PEM_cert(other))
+    with pytest.raises(ConfigError, match="no certificate in PEM"):
+        load_certificate(certificate_path, key_path)
+    with pytest.raises(ConfigError, match="no certificate in PEM"):
+        AccessChoices(next_cert=certificate_path).next_pins()
 
 
 def test_an_encrypted_key_is_refused_with_a_reason(tmp_path):

@@ -28,7 +28,7 @@ from softlan.doctor.threads import in_thread
 from softlan.errors import RelayUnreachableError, SoftlanError, TrustError
 from softlan.knock import Outcome
 from softlan.observe.local import read_all
-from softlan.trust import public_key_pin
+from softlan.trust import UNUSABLE, public_key_pin
 
 __all__ = ["Wish", "examine"]
 
@@ -277,10 +277,10 @@ def _read_certificate(der: bytes) -> judge.Certificate | None:
         read = x509.load_der_x509_certificate(der)
         pin = public_key_pin(read)
         begins, ends = read.not_valid_before_utc, read.not_valid_after_utc
-    except (ValueError, TypeError):
+    except UNUSABLE:
         return None
     names: list[str] = []
-    with contextlib.suppress(x509.ExtensionNotFound, ValueError):
+    with contextlib.suppress(x509.ExtensionNotFound, *UNUSABLE):
         told = read.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         names = [str(name.value) for name in told]
     return judge.Certificate(pin, tuple(names), begins, ends)

@@ -16,7 +16,7 @@ from softlan.relay.gate import GateLimits
 from softlan.relay.limits import Rate
 from softlan.relay.rules import OPEN_RULES, Rules, load_rules
 from softlan.relay.state import RelayState
-from softlan.trust import public_key_pin
+from softlan.trust import UNUSABLE, public_key_pin
 
 __all__ = ["AccessChoices", "access_options"]
 
@@ -71,7 +71,7 @@ class AccessChoices:
             return [public_key_pin(x509.load_pem_x509_certificates(self.next_cert.read_bytes())[0])]
         except OSError as error:
             raise ConfigError(f"cannot read {self.next_cert}: {error.strerror or error}") from error
-        except ValueError as error:
+        except UNUSABLE as error:
             raise ConfigError(f"{self.next_cert} holds no certificate in PEM") from error
 
 

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
@@ -32,7 +31,7 @@ from softlan.errors import ConfigError
 from softlan.files import write_atomically
 from softlan.observe.events import Event
 from softlan.observe.logs import log_event
-from softlan.trust import public_key_pin
+from softlan.trust import UNUSABLE, public_key_pin
 
 __all__ = [
     "ServerCertificate",
@@ -152,13 +151,16 @@ def load_certificate(
     data = _read(certificate_path, "certificate")
     try:
         chain = x509.load_pem_x509_certificates(data)
-    except ValueError as error:
+    except UNUSABLE as error:
         raise ConfigError(
             f"{certificate_path} holds no certificate in PEM",
             hint="give the full chain in PEM (fullchain.pem), the relay's own certificate first",
         ) from error
     key = _load_key(key_path)
-    matching = [index for index, entry in enumerate(chain) if _belong_together(entry, key)]
+    try:
+        matching = [index for index, entry in enumerate(chain) if _belong_together(entry, key)]
+    except UNUSABLE as error:
+        raise ConfigError(f"a key in {certificate_path} or {key_path} cannot be used: {error}") from error
     if not matching:
         raise ConfigError(f"the key in {key_path} does not belong to the certificate in {certificate_path}")
     if matching[0] != 0:
@@ -166,7 +168,10 @@ def load_certificate(
             f"the first certificate in {certificate_path} is not the one the key belongs to",
             hint=f"put the relay's own certificate first; it is number {matching[0] + 1} now",
         )
-    loaded = _server_certificate(chain, key)
+    try:
+        loaded = _server_certificate(chain, key)
+    except UNUSABLE as error:
+        raise ConfigError(f"the certificate in {certificate_path} cannot be used: {error}") from error
     _warn_of_expiry(loaded, certificate_path, _utc(now))
     return loaded
 
@@ -235,7 +240,7 @@ def _load_key(path: Path) -> PrivateKeyTypes:
             f"the key in {path} is encrypted with a passphrase",
             hint="the relay starts without a person: store the key unencrypted, readable by the relay alone",
         ) from error
-    except (ValueError, UnsupportedAlgorithm) as error:
+    except UNUSABLE as error:
         raise ConfigError(f"{path} holds no private key in PEM that can be used") from error
 
 
