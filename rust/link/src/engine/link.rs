@@ -157,7 +157,8 @@ fn feed(proto: &Connection) -> Room {
     match calm(proto) {
         Some(calm) => {
             let (room, kept) = (calm.room() as usize, calm.kept() as usize);
-            let for_all = paced.min(room.saturating_sub(kept));
+            // At least a packet's worth, or small frames would travel alone where the rate is low.
+            let for_all = paced.max(proto.current_mtu().into()).min(room.saturating_sub(kept));
             Room { for_all, for_new: kept.min(room), packet_cost: PACKET_COST }
         }
         None => Room { for_all: paced + SPARE_FEED, for_new: 0, packet_cost: 0 },
