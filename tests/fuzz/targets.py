@@ -16,12 +16,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    load_der_private_key,
-)
 from hypothesis import strategies as st
 
 from softlan import config
@@ -31,7 +25,7 @@ from softlan.control.fields import FieldFault, Role
 from softlan.control.stream import LENGTH_SIZE, MAX_BODY, FrameDecoder, encode_frame
 from softlan.errors import ConfigError, RemoteProtocolError
 from softlan.relay.access_options import AccessChoices
-from softlan.relay.certificates import load_certificate, make_dev_certificate
+from softlan.relay.certificates import kept_dev_certificate, load_certificate
 from softlan.trust import load_trusted_certificates
 
 __all__ = ["TARGETS", "Target"]
@@ -208,12 +202,8 @@ _QUANTITIES = st.from_regex(r"[0-9]{1,14}(\.[0-9]{0,12})? ?(k|m|g)?(bit|s|ms|min
 _PLACES = st.from_regex(r"\[?([0-9a-f.:]{0,40}|[a-z.-]{1,20})\]?(:[0-9]{0,6})?(/udp|/tcp)?", fullmatch=True)
 
 
-_OWN = make_dev_certificate("relay.example.org")
-_DER = _OWN.leaf
 _KEY_PATH = Path(_DIRECTORY.name) / "relay-key.pem"
-_KEY_PATH.write_bytes(
-    load_der_private_key(_OWN.key, None).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-)
+_DER = kept_dev_certificate(_KEY_PATH, "relay.example.org").leaf
 _PEM = ssl.DER_cert_to_PEM_cert(_DER).encode()
 
 Target = tuple[st.SearchStrategy[Any], Callable[[Any], None]]

@@ -199,7 +199,7 @@ impl Calm {
         let fitting = (sent_under as f64 * fits.max(MOST_BACKOFF)) as u64;
         if !round.limited {
             // The queue is not of its own making, for it did not fill its window. So there is room for less of what it may begin to send.
-            if queue > target && fitting < self.window {
+            if queue > target {
                 self.shrink_to(fitting);
             }
             return;
@@ -221,7 +221,7 @@ impl Calm {
         }
     }
 
-    /// Makes the window smaller, but not smaller than the floor.
+    /// Makes the window smaller, if it is larger than that, but not smaller than the floor.
     fn shrink_to(&mut self, window: u64) {
         self.window = window.max(self.floor()).min(self.window);
     }
