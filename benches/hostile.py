@@ -155,7 +155,7 @@ async def datagrams(tool: Path, count: int, rate: float, figures: dict[str, Any]
 
 
 async def ended_again_and_again(tool: Path, figures: dict[str, Any]) -> list[Line]:
-    """The usual limit of malformed datagrams: the attacker is thrown out and comes back, for ten thousand of each kind."""
+    """The usual limits: the attacker is thrown out and comes back, until its address must wait; it goes on trying."""
     async with Party() as party:
         ann, ben = await party_of_two(party)
         relay = party.relay
@@ -173,7 +173,7 @@ async def ended_again_and_again(tool: Path, figures: dict[str, Any]) -> list[Lin
             await asyncio.sleep(1)
             calm, stormy = watch.pings(calm_start, calm_end), watch.pings(start, end - 0.3)
             more = (max(watch.memory) - before) / 1024
-    connections = sum(int(one["connections"]) for one in told)
+    connections, refused = (sum(int(one[what]) for one in told) for what in ("connections", "refused"))
     figures["ended"] = {
         "told": told,
         "memory_more_mib": more,
@@ -183,7 +183,7 @@ async def ended_again_and_again(tool: Path, figures: dict[str, Any]) -> list[Lin
     slower = stormy.percentile(0.99) - calm.percentile(0.99)
     return [
         Line(
-            f"thrown out {connections} times and back each time ({end - start:.0f} s): memory, loss, p99",
+            f"thrown out {connections} times and then refused {refused} times ({end - start:.0f} s): memory, loss, p99",
             "the same",
             f"+ {more:.1f} MiB, {stormy.lost} of {stormy.sent}, {slower * 1000:+.2f} ms",
             more <= 32 and stormy.lost < 0.001 * stormy.sent and slower <= 0.002,

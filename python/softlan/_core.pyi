@@ -218,7 +218,14 @@ class Connection:
     @property
     def id(self) -> int: ...
     @property
-    def remote_address(self) -> str: ...
+    def remote_address(self) -> str:
+        """`IP:PORT` as of now; any packet that names another source changes it, forged ones for a moment: to show, not to judge by."""
+    @property
+    def proven_address(self) -> str:
+        """`IP:PORT` during the handshake, which its end proves (RFC 9000 section 8.1); it never changes."""
+    @property
+    def ended(self) -> bool:
+        """Whether it is over."""
     @property
     def rtt(self) -> float: ...
     @property

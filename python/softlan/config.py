@@ -52,6 +52,12 @@ CONGESTION_CONTROLLERS: tuple[str, ...] = get_args(Congestion)
 
 _RATE_UNITS = {"bit": 1, "kbit": 10**3, "mbit": 10**6, "gbit": 10**9}
 _TIME_UNITS = {"": 1.0, "s": 1.0, "ms": 1e-3, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+MAX_RATE = 10**12
+"""Bits per second; the switch counts a limit in 64 bits."""
+
+_LABEL = re.compile(r"[\w-]{1,63}")
+"""One label of a host name (RFC 1035 section 2.3.4), in any script, and with the underscore that some networks use."""
+
 _QUANTITY = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)\s*([a-z]*)")
 
 
@@ -105,7 +111,7 @@ def parse_host_port(text: str) -> HostPort:
             host = str(ipaddress.IPv6Address(host))
         except ValueError as error:
             raise ConfigError(f"{host!r} is not an IPv6 address") from error
-    elif not host or len(host) > 253 or not all(char.isalnum() or char in "-._" for char in host):
+    elif len(host) > 253 or not all(map(_LABEL.fullmatch, host.removesuffix(".").split("."))):
         raise ConfigError(f"{host!r} is not a host name or IP address")
     return HostPort(host, _port(port, text, lowest=1))
 
@@ -132,6 +138,8 @@ def parse_rate(text: str) -> int | None:
     rate = round(number * _RATE_UNITS[unit])
     if rate <= 0:
         raise ConfigError("a rate of 0 would let nothing through", hint="off means no limit")
+    if rate > MAX_RATE:
+        raise ConfigError(f"{text!r} is above 1000gbit, which nothing reaches", hint="off means no limit")
     return rate
 
 

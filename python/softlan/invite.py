@@ -194,7 +194,7 @@ def _decoded(text: str, what: str) -> str:
         raise ConfigError(f"{what} in the invite is broken at a '%'", hint=_HINT)
     try:
         return unquote_to_bytes(text).decode()
-    except UnicodeDecodeError as error:
+    except UnicodeError as error:
         raise ConfigError(f"{what} in the invite is broken at a '%'", hint=_HINT) from error
 
 

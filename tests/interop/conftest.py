@@ -22,8 +22,10 @@ Joined = Callable[..., Coroutine[Any, Any, Peer]]
 
 @pytest.fixture(scope="module")
 def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RelayProcess]:
-    """A relay that waits a second for a hello and takes 4 peers a room."""
+    """A relay that waits a second for a hello, takes 4 peers a room, and forgives the one address all misbehave from."""
     options = [
+        "--misbehaved-per-minute",
+        "1000",
         "--admission-timeout",
         "1",
         "--max-peers-per-room",

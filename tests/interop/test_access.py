@@ -129,6 +129,8 @@ def strict(tmp_path: Path) -> Iterator[Operated]:
         "4",
         "--hellos-per-address",
         "1",
+        "--misbehaved-per-minute",
+        "2",
     )
 
 
@@ -335,6 +337,21 @@ async def test_hellos_are_limited(strict: Operated) -> None:
     codes = [await code_of(strict, "OPEN", None) for _ in range(24)]
     assert codes[:16] == ["welcome"] * 16
     assert "too-many-attempts" in codes
+
+
+async def test_who_is_thrown_out_again_and_again_stays_out_for_a_while(strict: Operated) -> None:
+    async with connected(strict.relay) as bystander:
+        await bystander.join("OPEN", BEN)
+        for _ in range(2):
+            async with connected(strict.relay) as rude:
+                await rude.join("OPEN", ANN)
+                rude.tell([])
+                await asyncio.wait_for(rude.closed, 5)
+        answer = await attempt(strict, "OPEN", None)
+        assert answer["code"] == "too-many-attempts"
+        assert "disconnected for what they sent" in answer["reason"]
+        await bystander.silence(0.1)
+        assert not bystander.closed.done(), "who is in stays in"
 
 
 @pytest.mark.parametrize("size", [10, 60000])

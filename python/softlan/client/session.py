@@ -581,13 +581,19 @@ async def resolve(relay: HostPort) -> list[str]:
             found = await asyncio.get_running_loop().getaddrinfo(
                 relay.host, relay.port, type=socket.SOCK_DGRAM
             )
-    except (OSError, TimeoutError) as error:
+    except (OSError, TimeoutError, UnicodeError) as error:
+        # A UnicodeError is a name that IDNA cannot write (RFC 5891).
         raise RelayUnreachableError(
             f"{relay.host} does not resolve to an address: {_resolver_words(error)}",
             hint="check the spelling, and this machine's name servers",
         ) from error
-    addresses = dict.fromkeys(str(HostPort(str(info[4][0]), int(info[4][1]))) for info in found)
-    return list(addresses)[:4]
+    return list(dict.fromkeys(_address(*info[4]) for info in found))[:4]
+
+
+def _address(host: str | int, port: int | bytes, _flow: int = 0, scope: int = 0) -> str:
+    """Print what getaddrinfo found as `IP:PORT`, a link-local address with its zone's number (RFC 4007 section 11.2)."""
+    host = str(host).partition("%")[0]
+    return str(HostPort(f"{host}%{scope}" if scope else host, int(port)))
 
 
 def explain_failure(error: CoreError, relay: HostPort, waited_s: float, *, pinned: bool) -> SoftlanError:
@@ -643,7 +649,9 @@ def _is_final(error: SoftlanError) -> bool:
     return isinstance(error, InterfaceError | PrivilegeError)
 
 
-def _resolver_words(error: OSError | TimeoutError) -> str:
+def _resolver_words(error: OSError | TimeoutError | UnicodeError) -> str:
+    if isinstance(error, UnicodeError):
+        return "it is no name that can be asked for"
     return (
         (error.strerror or str(error))
         if isinstance(error, socket.gaierror)

@@ -96,7 +96,7 @@ class Code(StrEnum):
         "too-many-attempts",
         23,
         Retry.LATER,
-        "too many hellos or wrong keys from this address",
+        "too many hellos, wrong keys or misbehaving peers from this address",
     )
     TOO_MANY_CONNECTIONS = (
         "too-many-connections",

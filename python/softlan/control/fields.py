@@ -14,6 +14,7 @@ from msgspec import Meta
 
 from softlan._core import MAX_TAP_MTU, MIN_DATAGRAM_BUDGET, MIN_TAP_MTU, Mac
 from softlan.control.codes import Code
+from softlan.texts import MAX_SAID
 
 __all__ = [
     "MAX_PEER_ID",
@@ -63,7 +64,7 @@ Software = Annotated[str, Meta(max_length=64)]
 CounterName = Annotated[str, Meta(min_length=1, max_length=64)]
 CounterValue = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Topic = Annotated[str, Meta(min_length=1, max_length=32)]
-Sentence = Annotated[str, Meta(max_length=500)]
+Sentence = Annotated[str, Meta(max_length=MAX_SAID)]
 Seconds = Annotated[float, Meta(ge=0)]
 
 

@@ -39,6 +39,7 @@ from softlan.control.fields import (
     normalise_room_code,
 )
 from softlan.errors import LocalProtocolError, RemoteProtocolError, UnsupportedProtocolError
+from softlan.texts import harmless
 
 __all__ = [
     "PROTOCOL",
@@ -74,6 +75,12 @@ MAX_PROBLEM = 160
 class _Message(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type"):
     """Base of all messages: JSON objects told apart by their `type`."""
 
+    def _make_harmless(self, *names: str) -> None:
+        """Make fields harmless that hold words for a person, who may read them on a terminal."""
+        for name in names:
+            if (text := getattr(self, name)) is not None:
+                msgspec.structs.force_setattr(self, name, harmless(text))
+
 
 class Hello(_Message, frozen=True, kw_only=True, tag="hello"):
     """peer -> relay, the first message: who wants in, where, and what it can carry.
@@ -101,6 +108,7 @@ class Hello(_Message, frozen=True, kw_only=True, tag="hello"):
                 msgspec.structs.force_setattr(self, name, text.lower())
         if self.token is not None and self.proof is None:
             raise FieldFault("proof", "a token needs one beside it")
+        self._make_harmless("software")
 
     def __repr__(self) -> str:
         """Leave out `resume`, which is a secret, and proofs: reprs end up in logs."""
@@ -162,6 +170,9 @@ class Reject(_Message, frozen=True, kw_only=True, tag="reject"):
     supported_protocols: tuple[int, ...] = ()
     required_budget: DatagramBudget | None = None
 
+    def __post_init__(self) -> None:
+        self._make_harmless("reason", "field")
+
 
 class PeerJoined(_Message, frozen=True, kw_only=True, tag="peer_joined"):
     """relay -> peer: somebody else is in the room now."""
@@ -194,6 +205,9 @@ class GoingDown(_Message, frozen=True, kw_only=True, tag="going_down"):
     reason: str
     in_s: Seconds
 
+    def __post_init__(self) -> None:
+        self._make_harmless("reason")
+
 
 class Disconnect(_Message, frozen=True, kw_only=True, tag="disconnect"):
     """Both ways, the last message: why the sender is about to close.
@@ -206,6 +220,9 @@ class Disconnect(_Message, frozen=True, kw_only=True, tag="disconnect"):
     back_in_s: Seconds | None = None
     relay: str | None = None
 
+    def __post_init__(self) -> None:
+        self._make_harmless("reason", "relay")
+
 
 class Notice(_Message, frozen=True, kw_only=True, tag="notice"):
     """relay -> peer: something in the room is wrong that concerns the peer, or is over (`over`).
@@ -217,6 +234,9 @@ class Notice(_Message, frozen=True, kw_only=True, tag="notice"):
     reason: Sentence
     peers: tuple[PeerId, ...] = ()
     over: bool = False
+
+    def __post_init__(self) -> None:
+        self._make_harmless("topic", "reason")
 
 
 ControlMessage: TypeAlias = (

@@ -283,8 +283,19 @@ def _prepare_directory(path: Path) -> None:
         raise SoftlanError(f"{path} belongs to somebody else or is writable by others")
 
 
+def _is_safe(directory: Path) -> bool:
+    """Whether nobody but this user and root can answer there in a part's name; services have directories of their own in root's."""
+    try:
+        found = directory.lstat()
+    except OSError:
+        return False
+    if not stat.S_ISDIR(found.st_mode) or found.st_mode & 0o022:
+        return False
+    return found.st_uid in {0, _user_id()} or (directory.parent == _SYSTEM and _is_safe(_SYSTEM))
+
+
 def _sockets(suffix: str) -> Iterator[Path]:
-    for directory in runtime_directories():
+    for directory in filter(_is_safe, runtime_directories()):
         try:
             yield from sorted(directory.glob(f"*{suffix}"))
         except OSError:

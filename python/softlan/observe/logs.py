@@ -22,6 +22,7 @@ from enum import Enum, StrEnum
 from typing import Any, TextIO
 
 from softlan.observe.events import Event
+from softlan.texts import one_line
 
 __all__ = [
     "JsonFormatter",
@@ -118,7 +119,7 @@ class PlainFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Print a record; a hint and a traceback follow on lines of their own."""
-        told = _one_line(_message(record))
+        told = one_line(_message(record))
         if record.levelno >= logging.WARNING:
             name = "error" if record.levelno >= logging.ERROR else "warning"
             told = f"{name}: {told}"
@@ -126,8 +127,8 @@ class PlainFormatter(logging.Formatter):
                 told = f"{_COLOURS.get(record.levelno, '')}{told}{_RESET}"
         lines = [f"{datetime.datetime.fromtimestamp(record.created).astimezone():%H:%M:%S}  {told}"]
         if (hint := _fields(record).get("hint")) is not None:
-            lines.append(f"{'':10}-> {_one_line(_safe_str(hint))}")
-        lines += map(_one_line, (_exception(record) or "").splitlines())
+            lines.append(f"{'':10}-> {one_line(_safe_str(hint))}")
+        lines += map(one_line, (_exception(record) or "").splitlines())
         return "\n".join(lines)
 
 
@@ -143,11 +144,11 @@ class TextFormatter(logging.Formatter):
         level = f"{record.levelname:<5}"
         if self._colour and record.levelno in _COLOURS:
             level = f"{_COLOURS[record.levelno]}{level}{_RESET}"
-        parts = [_timestamp(record), level, _event_name(record) or record.name, _one_line(_message(record))]
-        parts += (f"{_one_line(name)}={_text_value(value)}" for name, value in _fields(record).items())
+        parts = [_timestamp(record), level, _event_name(record) or record.name, one_line(_message(record))]
+        parts += (f"{one_line(name)}={_text_value(value)}" for name, value in _fields(record).items())
         line = " ".join(parts)
         trace = (_exception(record) or "").splitlines()
-        return "\n".join([line, *map(_one_line, trace)])
+        return "\n".join([line, *map(one_line, trace)])
 
 
 class JsonFormatter(logging.Formatter):
@@ -238,10 +239,6 @@ def _text_value(value: object) -> str:
     if text and text.isascii() and text.isprintable() and not set(text) & set(" =\"'"):
         return text
     return json.dumps(text, ensure_ascii=False) if text.isprintable() else json.dumps(text)
-
-
-def _one_line(text: str) -> str:
-    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def _safe_str(value: object) -> str:

@@ -310,7 +310,9 @@ _REJECT_HINTS = {
     Code.INVITE_USED: "ask the host for an invite of your own",
     Code.GATEWAY_NOT_ALLOWED: "ask the host for the gateway's key, or for an invite for a gateway",
     Code.BANNED: "talk to the relay's operator",
-    Code.TOO_MANY_ATTEMPTS: "wait a minute; if others play from the same address, one of them may have a wrong key",
+    Code.TOO_MANY_ATTEMPTS: (
+        "wait a minute; if others play from the same address, one of them may have a wrong key or a program that misbehaves"
+    ),
     Code.TOO_MANY_CONNECTIONS: (
         "close what else is connected from here, or ask the relay's operator for a higher --max-connections-per-address"
     ),

@@ -91,29 +91,28 @@ def judge(
     rule: RoomRule, hello: Hello, claim: Claim, secrets: Secrets, invites: Invites, *, now: float
 ) -> Reject | None:
     """Say why a hello has no right to its room; None when it has. `now` is in seconds since 1970."""
+    if hello.token is not None and hello.proof is not None:
+        refusal = invites.judge(hello, hello.token, hello.proof, claim, now=now)
+        return refusal or _judge_role(rule, hello)
+    if rule.open and not (hello.role is Role.GATEWAY and rule.gateways == "key"):
+        return _judge_role(rule, hello)
+    # Of rooms that are not open, and rooms that are not there, nobody is told apart what they are before a key of theirs is proven.
+    words = "a gateway of room" if hello.role is Role.GATEWAY else "room"
+    if hello.proof is None:
+        return _key_required(f"{words} {hello.room} needs a key")
+    if hello.role is Role.GATEWAY and _fits(rule.gateway_key, hello.proof, claim, secrets):
+        return None
+    if not _fits(rule.key, hello.proof, claim, secrets):
+        return _key_wrong(f"that is not the key of {words} {hello.room}")
+    if hello.role is Role.GATEWAY and rule.gateways == "key":
+        return _no_gateway(f"the key is for players of room {hello.room}, not for a gateway")
+    return _judge_role(rule, hello)
+
+
+def _judge_role(rule: RoomRule, hello: Hello) -> Reject | None:
     if hello.role is Role.GATEWAY and rule.gateways == "none":
         return _no_gateway(f"room {hello.room} takes no gateways")
-    if hello.token is not None and hello.proof is not None:
-        return invites.judge(hello, hello.token, hello.proof, claim, now=now)
-    if hello.role is Role.GATEWAY and rule.gateways == "key":
-        return _judge_gateway(rule, hello, claim, secrets)
-    if rule.open:
-        return None
-    if hello.proof is None:
-        return _key_required(f"room {hello.room} needs a key")
-    if _fits(rule.key, hello.proof, claim, secrets):
-        return None
-    return _key_wrong(f"that is not the key of room {hello.room}")
-
-
-def _judge_gateway(rule: RoomRule, hello: Hello, claim: Claim, secrets: Secrets) -> Reject | None:
-    if hello.proof is None:
-        return _key_required(f"a gateway of room {hello.room} needs a key of its own")
-    if _fits(rule.gateway_key, hello.proof, claim, secrets):
-        return None
-    if _fits(rule.key, hello.proof, claim, secrets):
-        return _no_gateway(f"the key is for players of room {hello.room}, not for a gateway")
-    return _key_wrong(f"that is not the key of a gateway of room {hello.room}")
+    return None
 
 
 def _fits(key: Passphrase | None, proof: str, claim: Claim, secrets: Secrets) -> bool:

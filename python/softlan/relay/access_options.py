@@ -32,6 +32,7 @@ class AccessChoices:
     max_connections_per_address: int = 128
     hellos_per_address: int = 16
     wrong_keys_per_minute: int = 10
+    misbehaved_per_minute: int = 10
 
     def rules(self) -> Rules:
         """Read the rules, anew each time.
@@ -49,6 +50,7 @@ class AccessChoices:
             # All peers of one address come back at once when a relay was away.
             hellos=Rate(self.hellos_per_address, 16 * self.hellos_per_address),
             wrong_keys=Rate(self.wrong_keys_per_minute / 60, self.wrong_keys_per_minute),
+            misbehaved=Rate(self.misbehaved_per_minute / 60, self.misbehaved_per_minute),
         )
 
     def memory(self) -> RelayState:
@@ -108,5 +110,10 @@ access_options = grouped(
     ),
     count_option(
         "--wrong-keys-per-minute", _DEFAULTS.wrong_keys_per_minute, "Wrong keys a minute from one address."
+    ),
+    count_option(
+        "--misbehaved-per-minute",
+        _DEFAULTS.misbehaved_per_minute,
+        "Peers of one address disconnected a minute for what they sent; then nobody of it joins for a while.",
     ),
 )

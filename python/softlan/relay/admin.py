@@ -117,9 +117,9 @@ class Pins:
     def replace(self, present: str) -> None:
         """Take note that the certificate was replaced.
 
-        Raises ConfigError: the next certificate cannot be read; the present pin is taken note of all the same.
+        Raises ConfigError: the next certificate cannot be read; the present pin is taken note of all the same, and there is no next.
         """
-        self.present = present
+        self.present, self.next = present, ()
         self.next = tuple(self._following())
 
     @property
@@ -168,7 +168,7 @@ class Desk:
     def _kick(self, request: AskKick) -> dict[str, Any]:
         room = parse_room(request.room)
         wanted = request.peer.strip().lower().replace("-", ":")
-        for member, address in self._relay.peers():
+        for member, address, _ in self._relay.peers():
             if member.room == room and wanted in {str(member.peer_id), str(member.mac)}:
                 now = time.time()
                 self._state.bans.add(kick(room, member.role, member.mac, address, now), now)
@@ -193,8 +193,9 @@ class Desk:
             until=until,
         )
         gone = []
-        for member, address in self._relay.peers():
-            if ban.is_against(member.room, member.role, member.mac, address):
+        for member, address, came_from in self._relay.peers():
+            addresses = {address, came_from}
+            if any(ban.is_against(member.room, member.role, member.mac, one) for one in addresses):
                 self._send_away(member, address, Code.BANNED, Code.BANNED.meaning)
                 gone.append(_names(member, address))
         return {"banned": msgspec.to_builtins(ban), "disconnected": gone}

@@ -13,7 +13,7 @@ import msgspec
 
 from softlan.config import ROOM, SECONDS, option_type
 from softlan.errors import SoftlanError
-from softlan.observe.local import runtime_directories
+from softlan.observe.local import find_sockets
 from softlan.parts import reported
 from softlan.relay.admin import (
     ADMIN_SUFFIX,
@@ -192,29 +192,18 @@ def ask(request: Request, pid: int | None = None) -> dict[str, Any]:
 
 
 def _find(pid: int | None) -> Path:
-    found = [path for place in runtime_directories() for path in sorted(place.glob(f"relay-*{ADMIN_SUFFIX}"))]
-    wanted = [path for path in found if pid is None or path.name == f"relay-{pid}{ADMIN_SUFFIX}"]
-    alive = [path for path in wanted if _answers(path)]
+    alive = [
+        one for one in find_sockets(ADMIN_SUFFIX) if one.part == "relay" and (pid is None or one.pid == pid)
+    ]
     if len(alive) == 1:
-        return alive[0]
+        return alive[0].path
     if not alive:
         raise SoftlanError(
             "no relay runs here for this user",
             hint="run it as the relay's user: sudo -u softlan softlan admin ...",
         )
-    numbers = ", ".join(path.stem.removeprefix("relay-") for path in alive)
+    numbers = ", ".join(str(one.pid) for one in alive)
     raise SoftlanError(f"several relays run here: {numbers}", hint="choose one with --pid")
-
-
-def _answers(path: Path) -> bool:
-    """Say whether a process still has the socket open; a killed relay leaves its file behind."""
-    try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-            connection.settimeout(_TIMEOUT_S)
-            connection.connect(str(path))
-    except OSError:
-        return False
-    return True
 
 
 def _who(entry: dict[str, Any]) -> str:

@@ -21,7 +21,7 @@ from softlan.control.fields import Role
 from softlan.errors import ConfigError
 from softlan.relay.limits import host_of, line_of
 
-__all__ = ["ALL_ROOMS", "KICK_S", "Ban", "Bans", "kick", "parse_target", "parse_where"]
+__all__ = ["ALL_ROOMS", "KICK_S", "Ban", "Bans", "check_ban", "kick", "parse_target", "parse_where"]
 
 ALL_ROOMS = "*"
 
@@ -58,6 +58,16 @@ class Ban(Struct, frozen=True, kw_only=True, omit_defaults=True):
         if isinstance(against, Mac):
             return mac == against
         return host_of(address) in against
+
+
+def check_ban(ban: Ban) -> None:
+    """Hold a ban that was read to what is written. Raises ConfigError: it is against nobody, or nowhere."""
+    for name, text, printed in (
+        ("room", ban.room, parse_where(ban.room)),
+        ("target", ban.target, parse_target(ban.target)),
+    ):
+        if text != printed:
+            raise ConfigError(f"{name}: {text!r} is to be written {printed!r}")
 
 
 class Bans:
@@ -129,6 +139,10 @@ def parse_target(text: str) -> str:
             f"{text!r} is no MAC, address or network",
             hint="like 02:00:5e:10:00:01, 192.0.2.7, 192.0.2.0/24 or 2001:db8:1::/48",
         ) from error
+    mapped = network.network_address.ipv4_mapped if isinstance(network, ipaddress.IPv6Network) else None
+    if mapped is not None and (network.prefixlen >= 96 or "/" not in text):
+        # Peers that come over IPv4 have IPv4 addresses here (RFC 4291 section 2.5.5.2).
+        return str(ipaddress.ip_network((mapped, network.prefixlen - 96)))
     if network.version == 6 and "/" not in text:
         network = network.supernet(new_prefix=64)
     return str(network)

@@ -76,6 +76,7 @@ HELP_GROUPS = {
         "max_connections_per_address",
         "hellos_per_address",
         "wrong_keys_per_minute",
+        "misbehaved_per_minute",
         "admission_timeout",
         "idle_timeout",
         "limit_broadcast",
@@ -244,6 +245,12 @@ async def _serve(running: Relay, service: Service, stopping: asyncio.Event, drai
     try:
         await asyncio.wait((serving, told), return_when=asyncio.FIRST_COMPLETED)
         service.stopping()
+        if not told.done():
+            # Whatever ended it: nobody asked for it, and who started the relay should know.
+            serving.result()
+            raise SoftlanError(
+                "the relay's data plane ended by itself", hint="this is a bug in softlan: please report it"
+            )
         if drain_s and (count := running.peer_count):
             words = (
                 f"going down within {drain_s:g} s; {count} peers are told and may finish, nobody new comes in"
@@ -275,12 +282,20 @@ def _reload(running: Relay, load: Callable[[], ServerCertificate], der_out: Path
     try:
         fresh = load()
         running.replace_certificate(fresh)
-        pins.replace(fresh.pin)
     except SoftlanError as error:
         log_event(
             logger, Event.CERTIFICATE_FAILED, f"the former certificate stays in use: {error}", hint=error.hint
         )
         return
+    try:
+        pins.replace(fresh.pin)
+    except SoftlanError as error:
+        log_event(
+            logger,
+            Event.CERTIFICATE_FAILED,
+            f"the certificate was read again, but not the one to follow it: {error}",
+            hint="start the relay without --next-cert next time, if that has taken its place",
+        )
     try:
         _write_der(der_out, fresh)
     except SoftlanError as error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from softlan._core import Connection, CoreError
@@ -22,6 +23,9 @@ from softlan.relay.state import RelayState
 from softlan.relay.writer import on_disk
 
 __all__ = ["Gate", "GateLimits"]
+
+USED_WITHIN_S = 5.0
+"""How long a peer that used a single-use invite waits for the disk; what cannot be written is told in the log."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +44,9 @@ class GateLimits:
 
     hellos: Rate = field(default_factory=lambda: Rate(16, 256))
     wrong_keys: Rate = field(default_factory=lambda: Rate(1 / 6, 10))
+    misbehaved: Rate = field(default_factory=lambda: Rate(1 / 6, 10))
+    """Peers that were disconnected for what they sent."""
+
     messages: Rate = field(default_factory=lambda: Rate(20, 100))
     """Control messages of one peer."""
 
@@ -60,13 +67,14 @@ class Gate:
         self._unannounced: Unannounced[Connection] = Unannounced(limits.unannounced)
         self._hellos: Buckets[str] = Buckets(limits.hellos)
         self._wrong_keys: Buckets[str] = Buckets(limits.wrong_keys)
+        self._misbehaved: Buckets[str] = Buckets(limits.misbehaved)
         self._secrets: dict[tuple[str, Passphrase], bytes] = {}
         self._stretching = asyncio.Lock()
 
     # Connections ------------------------------------------------------------------------------------------------------
 
     def enter(self, address: str) -> str | None:
-        """Count a new connection from `IP:PORT`; gives what `leave` takes, or None when the address has too many."""
+        """Count a new connection from `IP:PORT`, a proven one; gives what `leave` takes, or None when the address has too many."""
         line = line_of(address)
         if self._connections.enter(line):
             return line
@@ -97,35 +105,49 @@ class Gate:
 
     async def judge(self, hello: Hello, connection: Connection) -> Reject | None:
         """Say why a hello is refused before places are looked at; None when it is not."""
-        address = connection.remote_address
-        line, now = line_of(address), time.monotonic()
+        line, now = line_of(connection.proven_address), time.monotonic()
         if not self._hellos.take(line, now):
             return _too_many("too many hellos from this address; wait a little")
-        if (refusal := self._banned(hello, address)) is not None:
+        if self._misbehaved.left(line, now) < 1:
+            return _too_many(
+                "too many peers of this address were disconnected for what they sent; wait a minute"
+            )
+        # Once for those whom it refuses at once, and once more for what an operator says while a hello waits.
+        if (refusal := self._banned(hello, connection)) is not None:
             return refusal
-        # Taken before the key is looked at and given back when it fits, so that guesses side by side are counted too.
-        if hello.proof is not None and not self._wrong_keys.take(line, now):
-            return _too_many("too many wrong keys from this address; wait a minute")
-        refusal = await self._judge_key(hello, connection)
-        if hello.proof is not None and (refusal is None or refusal.code is not Code.KEY_WRONG):
-            self._wrong_keys.give_back(line)
-        return refusal
+        rules, used_before = None, len(self.state.used.used)
+        while rules is not self.rules:
+            rules = self.rules
+            secrets = await self._secrets_for(rules, hello)
+            if rules is not self.rules:
+                continue
+            refusal = self._judge_key(hello, connection, line, secrets)
+            if len(self.state.used.used) != used_before:
+                # Before the peer is let in: an invite that was used must not be good again after a crash.
+                await on_disk(self.state.save_used(time.time()), USED_WITHIN_S)
+                used_before = len(self.state.used.used)
+        return refusal or self._banned(hello, connection)
 
-    async def _judge_key(self, hello: Hello, connection: Connection) -> Reject | None:
-        rule = self.rules.of(hello.room)
-        secrets = {key: await self._stretch(hello.room, key) for key in passphrases(rule, hello)}
+    def _judge_key(
+        self, hello: Hello, connection: Connection, line: str, secrets: Mapping[Passphrase, bytes]
+    ) -> Reject | None:
+        """Look at a proof. Wrong ones are counted, also while they wait; nothing waits in here, so that they cannot outrun the count."""
+        if hello.proof is not None and not self._wrong_keys.take(line, time.monotonic()):
+            return _too_many("too many wrong keys from this address; wait a minute")
         try:
             claim = Claim.over(connection, hello.room, hello.role, hello.mac)
         except CoreError as error:
             return Reject(code=Code.PROTOCOL_ERROR, reason=f"no keying material: {error.args[1]}")
-        state, now = self.state, time.time()
-        used_before = len(state.used.used)
-        invites = Invites(state.invite_key, state.used)
-        refusal = judge(rule, hello, claim, secrets.__getitem__, invites, now=now)
-        if len(state.used.used) != used_before:
-            # Before the peer is let in: an invite that was used must not be good again after a crash.
-            await on_disk(state.save_used(now))
+        invites = Invites(self.state.invite_key, self.state.used)
+        rule = self.rules.of(hello.room)
+        refusal = judge(rule, hello, claim, secrets.__getitem__, invites, now=time.time())
+        if hello.proof is not None and (refusal is None or refusal.code is not Code.KEY_WRONG):
+            self._wrong_keys.give_back(line)
         return refusal
+
+    async def _secrets_for(self, rules: Rules, hello: Hello) -> dict[Passphrase, bytes]:
+        keys = passphrases(rules.of(hello.room), hello)
+        return {key: await self._stretch(hello.room, key) for key in keys}
 
     def replace_rules(self, rules: Rules) -> None:
         """Use other rules for hellos from now on; peers that are in stay in."""
@@ -138,7 +160,8 @@ class Gate:
         for room, key in _all_keys(self.rules):
             await self._stretch(room, key)
 
-    def _banned(self, hello: Hello, address: str) -> Reject | None:
+    def _banned(self, hello: Hello, connection: Connection) -> Reject | None:
+        address = connection.proven_address
         ban = self.state.bans.against(hello.room, hello.role, hello.mac, address, time.time())
         if ban is None:
             return None
@@ -148,12 +171,22 @@ class Gate:
 
     async def _stretch(self, room: str, key: Passphrase) -> bytes:
         """Give a passphrase's secret; made one at a time, because each takes 32 MiB."""
+        if (known := self._secrets.get((room, key))) is not None:
+            return known
         async with self._stretching:
             if (room, key) not in self._secrets:
                 self._secrets[room, key] = await asyncio.to_thread(key.secret, room)
             return self._secrets[room, key]
 
     # Peers ------------------------------------------------------------------------------------------------------------
+
+    def misbehaved(self, address: str, code: Code) -> None:
+        """Count a peer that is disconnected for what it sent.
+
+        Whoever is thrown out may come back, but not at once and again and again: each time, all of the room hear of it.
+        """
+        self.turned_away[code] += 1
+        self._misbehaved.take(line_of(address), time.monotonic())
 
     def talk(self) -> Talk:
         """Begin to count what one peer says."""

@@ -80,6 +80,11 @@ class Buckets(Generic[K]):
         self._buckets.move_to_end(key)
         return bucket.take(now, cost)
 
+    def left(self, key: K, now: float) -> float:
+        """Say what may be taken from a key's bucket at once now."""
+        bucket = self._buckets.get(key)
+        return self._rate.burst if bucket is None else bucket.left(now)
+
     def give_back(self, key: K, cost: float = 1.0) -> None:
         """Undo a `take`: it turned out to be none of what is limited."""
         bucket = self._buckets.get(key)

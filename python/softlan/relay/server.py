@@ -323,7 +323,7 @@ class Relay:
         if self._closing:
             connection.close(Code.SHUTTING_DOWN.number, _GOING)
             return
-        address = connection.remote_address
+        address = connection.proven_address
         line = self.gate.enter(address)
         if line is None:
             self._send_off(connection)
@@ -338,7 +338,7 @@ class Relay:
 
     def _send_off(self, connection: Connection) -> None:
         """Close a connection that is one too many."""
-        address = connection.remote_address
+        address = connection.proven_address
         code = Code.TOO_MANY_CONNECTIONS
         self.gate.turned_away[code] += 1
         log_event(
@@ -359,7 +359,7 @@ class Relay:
             if peer is not None:
                 await self._listen_to(peer)
         except Exception as error:  # one peer's trouble must never become another's
-            log_event(logger, Event.FAULT, f"serving {connection.remote_address}: {error}", exc_info=error)
+            log_event(logger, Event.FAULT, f"serving {connection.proven_address}: {error}", exc_info=error)
             connection.close(Code.INTERNAL_ERROR.number, Code.INTERNAL_ERROR.meaning)
         finally:
             if peer is not None:
@@ -372,7 +372,7 @@ class Relay:
 
     async def _admit(self, connection: Connection, channel: ControlChannel, line: str) -> _Peer | None:
         """Wait for the hello and judge it; None when the peer was sent away."""
-        address = connection.remote_address
+        address = connection.proven_address
         try:
             async with asyncio.timeout(self.config.admission_timeout_s):
                 await connection.accept_control()
@@ -412,12 +412,26 @@ class Relay:
             await self._reject(channel, Reject(code=Code.SHUTTING_DOWN, reason=Code.SHUTTING_DOWN.meaning))
             return None
         rule = self.gate.rules.of(hello.room)
+        if connection.ended:
+            # Its peer is gone, or tries anew: it must not take the place of that.
+            log_event(
+                logger, Event.CONNECTION_FAILED, f"{address} left before it was let in", address=address
+            )
+            return None
         match self._rooms.admit(hello, connection.id, max_peers=rule.max_peers):
             case Rejection(message):
                 await self._reject(channel, message, hello)
                 return None
             case admission:
-                return self._welcome(admission, hello, channel)
+                try:
+                    return self._welcome(admission, hello, channel)
+                except BaseException:
+                    # Without this its place would be taken for good.
+                    half_in = self._peers.pop(connection.id, None)
+                    if half_in is not None:
+                        self._unplug(half_in)
+                    self._vacate(connection.id, Code.INTERNAL_ERROR)
+                    raise
 
     async def _reject(self, channel: ControlChannel, message: Reject, hello: Hello | None = None) -> None:
         connection = channel.connection
@@ -426,8 +440,8 @@ class Relay:
         log_event(
             logger,
             Event.HELLO_REJECTED,
-            f"rejected {connection.remote_address}: {message.reason}",
-            address=connection.remote_address,
+            f"rejected {connection.proven_address}: {message.reason}",
+            address=connection.proven_address,
             code=message.code,
             field=message.field,
             room=None if hello is None else hello.room,
@@ -482,12 +496,12 @@ class Relay:
         log_event(
             logger,
             Event.PEER_JOINED,
-            f"{member.role.value} {member.peer_id} joined room {member.room} from {connection.remote_address}",
+            f"{member.role.value} {member.peer_id} joined room {member.room} from {connection.proven_address}",
             room=member.room,
             peer_id=member.peer_id,
             role=member.role,
             mac=member.mac,
-            address=connection.remote_address,
+            address=connection.proven_address,
             budget=hello.datagram_budget,
             software=hello.software,
         )
@@ -561,14 +575,15 @@ class Relay:
         return Code.PROTOCOL_ERROR if kind == "local" else Code.CONNECTION_LOST
 
     def _tell_misbehaviour(self, peer: _Peer, code: Code, what: str) -> None:
-        self.gate.turned_away[code] += 1
+        address = peer.channel.connection.proven_address
+        self.gate.misbehaved(address, code)
         log_event(
             logger,
             Event.PEER_MISBEHAVED,
             f"peer {peer.member.peer_id} of room {peer.member.room} is disconnected: {what}",
             room=peer.member.room,
             peer_id=peer.member.peer_id,
-            address=peer.channel.connection.remote_address,
+            address=address,
             code=code,
         )
 
@@ -579,27 +594,27 @@ class Relay:
             del self._peers[connection_id]
         if not self._peers:
             self._everybody_left.set()
+        self._vacate(connection_id, code, peer)
+
+    def _vacate(self, connection_id: int, code: Code, peer: _Peer | None = None) -> None:
+        """Give a member's place up and tell the others; `peer` is None when it never was quite in."""
         departure = self._rooms.leave(connection_id, code)
         if departure is None:
             return
         for other in departure.notify:
             self._peers[other].channel.post(departure.peer_left)
-        log_event(
-            logger,
-            Event.PEER_LEFT,
-            f"{peer.member.role.value} {peer.member.peer_id} left room {departure.room}: {code.meaning}",
-            room=departure.room,
-            peer_id=peer.member.peer_id,
-            code=code,
-            **{name: value for name, value in peer.plugged.counters().items() if value},
-        )
-        if departure.room_is_empty:
-            del self._switches[departure.room]
-            self._troubles.pop(departure.room, None)
-            self._room_watches.pop(departure.room).cancel()
+        if peer is not None:
             log_event(
-                logger, Event.ROOM_CLOSED, f"room {departure.room} is empty and closed", room=departure.room
+                logger,
+                Event.PEER_LEFT,
+                f"{peer.member.role.value} {peer.member.peer_id} left room {departure.room}: {code.meaning}",
+                room=departure.room,
+                peer_id=peer.member.peer_id,
+                code=code,
+                **{name: value for name, value in peer.plugged.counters().items() if value},
             )
+        if departure.room_is_empty:
+            self._close_room(departure.room)
 
     def _unplug(self, peer: _Peer) -> None:
         """Let no more frames go there, and keep what was counted. Once."""
@@ -619,6 +634,14 @@ class Relay:
         )
         self._switches[code] = room
         self._room_watches[code] = self._spawn(self._watch_room(code, room))
+
+    def _close_room(self, code: str) -> None:
+        # One that could not be opened has no switch.
+        self._switches.pop(code, None)
+        self._troubles.pop(code, None)
+        if (watch := self._room_watches.pop(code, None)) is not None:
+            watch.cancel()
+        log_event(logger, Event.ROOM_CLOSED, f"room {code} is empty and closed", room=code)
 
     async def _watch_room(self, code: str, switch: Room) -> None:
         """Log what the room's switch finds wrong, and tell the peers concerned."""
@@ -647,9 +670,12 @@ class Relay:
 
     # By hand ----------------------------------------------------------------------------------------------------------
 
-    def peers(self) -> list[tuple[Member[int], str]]:
-        """List who is in, each with its `IP:PORT`."""
-        return [(peer.member, peer.channel.connection.remote_address) for peer in self._peers.values()]
+    def peers(self) -> list[tuple[Member[int], str, str]]:
+        """List who is in, each with its `IP:PORT` now and the one it came from, which is proven."""
+        return [
+            (peer.member, peer.channel.connection.remote_address, peer.channel.connection.proven_address)
+            for peer in self._peers.values()
+        ]
 
     def send_away(self, member: Member[int], code: Code, reason: str) -> None:
         """End one peer's session on the operator's word; it is off the switch at once."""

@@ -24,7 +24,7 @@ from softlan.files import try_lock, write_atomically
 from softlan.observe.events import Event
 from softlan.observe.logs import log_event
 from softlan.relay.access import UsedInvites
-from softlan.relay.bans import Ban, Bans
+from softlan.relay.bans import Ban, Bans, check_ban
 from softlan.relay.writer import FileWriter
 
 __all__ = ["RelayState"]
@@ -63,14 +63,14 @@ class RelayState:
                 )
             state._take_key()
             used = state._read(_USED, dict[str, tuple[int, str]])
-            bans = state._read(_BANS, list[Ban])
+            bans = state._read_bans()
         except OSError as error:
             state.close()
             raise ConfigError(f"cannot use the state in {directory}: {error.strerror or error}") from error
         except ConfigError:
             state.close()
             raise
-        state.used, state.bans = UsedInvites(used), Bans(bans or ())
+        state.used, state.bans = UsedInvites(used), Bans(bans)
         return state
 
     def close(self) -> None:
@@ -122,6 +122,18 @@ class RelayState:
                 f"{path} is broken: {error}",
                 hint="repair it, or move it away: what it held is forgotten then",
             ) from error
+
+    def _read_bans(self) -> list[Ban]:
+        bans = self._read(_BANS, list[Ban]) or []
+        for number, ban in enumerate(bans, 1):
+            try:
+                check_ban(ban)
+            except ConfigError as error:
+                raise ConfigError(
+                    f"{self.directory}/{_BANS} is broken: ban {number}: {error}",
+                    hint="repair it, or move it away: what it held is forgotten then",
+                ) from error
+        return bans
 
     def _write(self, name: str, content: Any) -> Future[None]:
         if self.directory is not None:

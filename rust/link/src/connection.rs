@@ -52,6 +52,11 @@ impl From<ConnectionError> for CloseReason {
     }
 }
 
+/// The IPv4 address that an IPv6 socket has in its mapped form (RFC 4291 section 2.5.5.2).
+fn unmapped(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
 /// How long a measured MTU must stay unchanged, beyond three round trips, to count as settled.
 const MTU_QUIET: Duration = Duration::from_millis(60);
 
@@ -74,10 +79,20 @@ impl Connection {
 
     /// The peer's UDP address now; it changes when the peer migrates (RFC 9000 section 9).
     ///
-    /// An IPv4 peer of an IPv6 socket has its IPv4 address, not the mapped one.
+    /// An IPv4 peer of an IPv6 socket has its IPv4 address, not the mapped one. A single packet with a forged source changes it too, until the path is
+    /// found not to answer (section 9.3.2): nothing may be granted or counted by it.
     pub fn remote_address(&self) -> SocketAddr {
-        let address = self.link.state().proto.remote_address();
-        SocketAddr::new(address.ip().to_canonical(), address.port())
+        unmapped(self.link.state().proto.remote_address())
+    }
+
+    /// The peer's UDP address during the handshake, which it has proven by finishing that (RFC 9000 section 8.1); it never changes.
+    pub fn proven_address(&self) -> SocketAddr {
+        unmapped(self.link.met_at())
+    }
+
+    /// Whether it is over, however it ended.
+    pub fn ended(&self) -> bool {
+        self.link.state().ended.is_some()
     }
 
     /// The smoothed round-trip time.

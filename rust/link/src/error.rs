@@ -95,3 +95,37 @@ impl From<ConnectError> for LinkError {
         }
     }
 }
+
+/// Characters of what others said that go on to logs and terminals.
+const MOST_SAID: usize = 500;
+
+/// What somebody else said, fit for a line of a terminal: what is no printable character is spelt out, and what is too long is cut.
+pub fn harmless(text: &str) -> String {
+    let mut said = String::with_capacity(text.len().min(MOST_SAID));
+    let mut characters = text.chars();
+    for character in characters.by_ref().take(MOST_SAID) {
+        match character {
+            // Printable, though Rust's own notation escapes them.
+            '\'' | '"' | '\\' => said.push(character),
+            _ => said.extend(character.escape_debug()),
+        }
+    }
+    if characters.next().is_some() {
+        said.push_str("...");
+    }
+    said
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_say_stays_on_its_line_and_does_nothing_to_a_terminal() {
+        assert_eq!(harmless("the relay is \"full\": Grüße, \\o/"), "the relay is \"full\": Grüße, \\o/");
+        assert_eq!(harmless("\u{1b}[2J\nnew\u{202e}line\u{7}"), "\\u{1b}[2J\\nnew\\u{202e}line\\u{7}");
+        let cut = harmless(&"x".repeat(MOST_SAID + 1));
+        assert_eq!((cut.len(), cut.ends_with("x...")), (MOST_SAID + 3, true));
+        assert_eq!(harmless(&"x".repeat(MOST_SAID)).len(), MOST_SAID);
+    }
+}

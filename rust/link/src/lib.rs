@@ -27,7 +27,7 @@ mod udp;
 pub use bridge::{Bridge, BridgeOptions};
 pub use connection::{CloseReason, Connection};
 pub use endpoint::Endpoint;
-pub use error::LinkError;
+pub use error::{LinkError, harmless};
 pub use frame_log::{FrameLog, FrameLogMode, FrameRecord};
 pub use relay::{PeerOptions, PluggedPeer, Room};
 pub use tls::Trust;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use pyo3::create_exception;
 use pyo3::exceptions::{PyException, PyValueError};
 use pyo3::prelude::*;
-use softlan_link::LinkError;
+use softlan_link::{LinkError, harmless};
 use softlan_port::PortError;
 use softlan_switch::Counters;
 
@@ -21,8 +21,9 @@ pub fn core_error(kind: &'static str, message: impl ToString) -> PyErr {
     CoreError::new_err((kind, message.to_string()))
 }
 
+/// A link's failure. Its text may hold words of whoever is at the other end, who need not have been authenticated.
 pub fn link_error(error: LinkError) -> PyErr {
-    core_error(error.kind(), &error)
+    core_error(error.kind(), harmless(&error.to_string()))
 }
 
 pub fn port_error(error: PortError) -> PyErr {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use pyo3_async_runtimes::tokio::future_into_py;
-use softlan_link::{Congestion, Connection, Endpoint, LinkError, TransportSettings, Trust, UdpKind};
+use softlan_link::{Congestion, Connection, Endpoint, LinkError, TransportSettings, Trust, UdpKind, harmless};
 
 use crate::convert::{link_error, seconds, socket_address, value_error};
 
@@ -192,6 +192,16 @@ impl PyConnection {
     }
 
     #[getter]
+    fn proven_address(&self) -> String {
+        self.0.proven_address().to_string()
+    }
+
+    #[getter]
+    fn ended(&self) -> bool {
+        self.0.ended()
+    }
+
+    #[getter]
     fn rtt(&self) -> f64 {
         self.0.rtt().as_secs_f64()
     }
@@ -259,7 +269,7 @@ impl PyConnection {
     fn closed<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         self.wait(py, |c| async move {
             let closed = c.closed().await;
-            Ok(PyCloseReason { kind: closed.kind, code: closed.code, reason: closed.reason })
+            Ok(PyCloseReason { kind: closed.kind, code: closed.code, reason: harmless(&closed.reason) })
         })
     }
 }

@@ -1,6 +1,7 @@
 //! One connection as the loop drives it: QUIC's state, where its datagrams go, and where it gets them from.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -39,6 +40,7 @@ pub(crate) trait Sink: Send {
 /// One connection. It lives until QUIC has drained it and nobody asks for it any more.
 pub(crate) struct Link {
     mark: Arc<ReadyMark>,
+    met_at: SocketAddr,
     state: Mutex<State>,
     /// Never locked while `state` is.
     sink: Mutex<Option<Box<dyn Sink>>>,
@@ -182,6 +184,7 @@ fn counted(proto: &Connection) -> Counted {
 
 impl Link {
     pub(super) fn new(mark: Arc<ReadyMark>, proto: Connection) -> Arc<Self> {
+        let met_at = proto.remote_address();
         let state = State {
             proto,
             connected: false,
@@ -193,7 +196,13 @@ impl Link {
             control: ControlTurn::default(),
             held_until: None,
         };
-        Arc::new(Self { mark, state: Mutex::new(state), sink: Mutex::default(), changed: Notify::new() })
+        Arc::new(Self {
+            mark,
+            met_at,
+            state: Mutex::new(state),
+            sink: Mutex::default(),
+            changed: Notify::new(),
+        })
     }
 
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
@@ -212,6 +221,11 @@ impl Link {
     /// Lets the loop look at it soon.
     pub(crate) fn wake(&self) {
         self.mark.set();
+    }
+
+    /// The peer's address when the handshake began.
+    pub(crate) fn met_at(&self) -> SocketAddr {
+        self.met_at
     }
 
     /// QUIC's number for it; used again after it is gone.
