@@ -85,6 +85,9 @@ def test_listen_refused(text, words):
         ("[2001:db8::1]:443", HostPort("2001:db8::1", 443)),
         ("localhost:1", HostPort("localhost", 1)),
         (" relay:443 ", HostPort("relay", 443)),
+        ("relay.example.org.:443", HostPort("relay.example.org.", 443)),
+        ("grüße_2.example:443", HostPort("grüße_2.example", 443)),
+        ("[fe80::1%eth0]:443", HostPort("fe80::1%eth0", 443)),
     ],
 )
 def test_host_port(text, expected):
@@ -104,6 +107,9 @@ def test_host_port(text, expected):
         ("[::g]:443", "IPv6"),
         ("http://relay:443", "brackets|host name"),
         ("re lay:443", "host name"),
+        ("relay..example.org:443", "host name"),
+        (".example.org:443", "host name"),
+        (f"{'x' * 64}.example.org:443", "host name"),
     ],
 )
 def test_host_port_refused(text, words):
@@ -129,7 +135,7 @@ def test_rate(text, expected):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "2", "2mb", "2mbps", "mbit", "-1mbit", "0kbit", "0.0001bit", "1e3bit", "nan"]
+    "text", ["", "2", "2mb", "2mbps", "mbit", "-1mbit", "0kbit", "0.0001bit", "1e3bit", "nan", "1001gbit"]
 )
 def test_rate_refused(text):
     with pytest.raises(ConfigError):

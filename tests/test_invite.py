@@ -167,7 +167,7 @@ def test_round_trip(invite):
 @example("softlan://[/A")
 @example("softlan://h/A?pin=%")
 def test_garbage_is_an_invite_or_an_error(text):
-    for tried in (text, f"softlan://{text}", f"softlan://h/A?{text}"):
+    for tried in (text, f"softlan://{text}", f"softlan://h/A?{text}", f"softlan://h/A?{text}\udcff"):
         try:
             invite = parse_invite(tried)
         except ConfigError:

@@ -171,6 +171,26 @@ class Peer(QuicConnectionProtocol):
         body = json.dumps(message).encode()
         self.raw(struct.pack("!I", len(body)) + body)
 
+    def tell_from(self, sock: socket.socket, message: Mapping[str, Any]) -> None:
+        """Say it in packets that come from another address, as a forged source would have it."""
+        transport = self._transport
+        assert transport is not None
+
+        class Elsewhere(asyncio.DatagramTransport):
+            def sendto(self, data: Any, addr: Any = None) -> None:
+                sock.sendto(data, addr)
+
+        self._transport = Elsewhere()
+        try:
+            self.tell(message)
+        finally:
+            self._transport = transport
+
+    def show_up(self) -> None:
+        """Send a packet from where it is, without waiting for an answer."""
+        self._quic.send_ping(0)
+        self.transmit()
+
     async def hear(self, kind: str | None = None, within: float = 10.0) -> dict[str, Any]:
         """The next control message, or the next of type `kind`; raises Closed when the relay closes first."""
         async with asyncio.timeout(within):

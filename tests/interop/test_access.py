@@ -302,6 +302,45 @@ async def test_an_invite_carries_the_pin(host: Operated) -> None:
     assert len(listening["pin"]) == 43
 
 
+# Addresses
+
+
+def elsewhere(last: int) -> socket.socket:
+    """A socket of another address, at which nobody listens."""
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.bind((f"127.0.0.{last}", 0))
+    return sock
+
+
+async def test_a_ban_is_not_evaded_by_a_forged_source(host: Operated) -> None:
+    assert await code_of(host, "OPEN", None) == "welcome"
+    host.ask(ask="ban", target="127.0.0.1", room="OPEN")
+    try:
+        assert await code_of(host, "OPEN", None) == "banned"
+        with elsewhere(3) as forged:
+            async with connected(host.relay) as peer:
+                peer.tell_from(forged, hello_of("OPEN", ANN))
+                # What the relay sends there is lost; a packet from where the peer is brings the connection back.
+                await asyncio.sleep(0.1)
+                peer.show_up()
+                assert (await peer.hear())["code"] == "banned"
+        assert host.ask(ask="peers")["rooms"] == []
+    finally:
+        host.ask(ask="unban", target="127.0.0.1", room="OPEN")
+
+
+async def test_guesses_are_not_charged_to_a_forged_source(strict: Operated) -> None:
+    codes = []
+    for number in range(4):
+        with elsewhere(10 + number) as forged:
+            async with connected(strict.relay) as peer:
+                peer.tell_from(forged, hello_of("KEYED", ANN, proof="00" * 32))
+                await asyncio.sleep(0.1)
+                peer.show_up()
+                codes.append((await peer.hear())["code"])
+    assert codes == ["key-wrong"] * 3 + ["too-many-attempts"]
+
+
 # Limits
 
 

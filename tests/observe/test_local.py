@@ -123,6 +123,24 @@ async def test_a_socket_of_somebody_else_is_left_out(directory):
         assert await read() == []
 
 
+async def test_nobody_answers_in_a_parts_name_in_a_directory_of_others(directory):
+    directory.mkdir(mode=0o700)
+
+    async def lie(_reader, writer):
+        writer.write(b'{"part": "relay", "pid": 1, "version": "1", "uptime_s": 1, "status": {}}')
+        writer.close()
+
+    async with await asyncio.start_unix_server(lie, directory / f"relay-1{local.SUFFIX}"):
+        assert [answer.pid for answer in await read()] == [1]
+        directory.chmod(0o777)
+        assert await read() == []
+        directory.chmod(0o700)
+        moved = directory.rename(directory.parent / "moved")
+        directory.symlink_to(moved)
+        assert await read() == []
+        assert await asyncio.to_thread(local.find_sockets, local.SUFFIX) == []
+
+
 async def refused(caplog, words):
     caplog.set_level(logging.WARNING)
     server = StatusServer("client", dict)

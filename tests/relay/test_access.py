@@ -124,6 +124,20 @@ def test_passphrases(
     assert door(rule, key, role) is code
 
 
+@pytest.mark.parametrize("role", Role)
+def test_rooms_with_a_key_and_rooms_that_are_not_there_look_alike(role: Role) -> None:
+    mac = ANN if role is Role.CLIENT else None
+    for proof in (None, "00" * 32):
+        hello = Hello(protocol=1, role=role, room="PARTY1", mac=mac, datagram_budget=1200, proof=proof)
+        claim = Claim(exported=HERE, room="PARTY1", role=role, mac=mac)
+        answers = {
+            judge(rule, hello, claim, stretched, Invites(INVITE_KEY, UsedInvites()), now=NOW)
+            for rule in (KEYED, BOTH, SHARED, NO_GATEWAYS, CLOSED)
+        }
+        assert len(answers) == 1
+        assert None not in answers
+
+
 @pytest.mark.parametrize("key", [KEY, invite()])
 def test_a_proof_from_another_connection_is_none(door: Door, key: RoomKey) -> None:
     assert door(KEYED, key) is None

@@ -29,7 +29,14 @@ def test_a_mac_is_banned_wherever_it_is() -> None:
 
 @pytest.mark.parametrize(
     ("target", "address"),
-    [("192.0.2.7", HOME), ("192.0.2.0/24", HOME), ("2001:db8:1:2::1", SIX), ("2001:db8::/32", SIX)],
+    [
+        ("192.0.2.7", HOME),
+        ("192.0.2.0/24", HOME),
+        ("::ffff:192.0.2.7", HOME),
+        ("::ffff:192.0.2.0/120", HOME),
+        ("2001:db8:1:2::1", SIX),
+        ("2001:db8::/32", SIX),
+    ],
 )
 def test_addresses_and_networks(target: str, address: str) -> None:
     bans = Bans([Ban(room="*", target=parse_target(target))])
@@ -141,6 +148,8 @@ def test_two_relays_do_not_share_a_directory(tmp_path: Path) -> None:
         ("invite.key", "00"),
         ("bans.json", "{"),
         ("bans.json", '[{"room": 1}]'),
+        ("bans.json", '[{"room": "*", "target": "192.0.2.7/24"}]'),
+        ("bans.json", '[{"room": "no room", "target": "192.0.2.7/32"}]'),
         ("used-invites.json", "[]"),
     ],
 )

@@ -21,7 +21,9 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from softlan.errors import ConfigError
+from softlan.relay import cli
 from softlan.relay.access_options import AccessChoices
+from softlan.relay.admin import Pins
 from softlan.relay.certificates import kept_dev_certificate, load_certificate, make_dev_certificate, write_der
 from softlan.trust import load_trusted_certificates
 
@@ -38,6 +40,7 @@ def write_pem(directory, certificate, key=None, chain=()):
     parts = [x509.load_der_x509_certificate(der) for der in (*chain, *certificate.chain)]
     certificate_path.write_bytes(b"".join(part.public_bytes(Encoding.PEM) for part in parts))
     private = load_der_private_key((key or certificate).key, None)
+    key_path.touch(mode=0o600)
     key_path.write_bytes(private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     return certificate_path, key_path
 
@@ -185,6 +188,41 @@ def test_a_chain_and_its_key(tmp_path):
     assert loaded.key == own.key
     assert loaded.names == ("relay.example",)
     assert loaded.pin == own.pin
+
+
+@pytest.mark.skipif(os.name == "nt", reason="modes are POSIX's")
+def test_a_key_that_everybody_can_read_is_told(tmp_path, caplog):
+    certificate_path, key_path = write_pem(tmp_path, make_dev_certificate(NAME))
+    for mode, told in ((0o600, False), (0o640, False), (0o644, True)):
+        key_path.chmod(mode)
+        caplog.clear()
+        load_certificate(certificate_path, key_path)
+        assert ("every user of this machine can read the key" in caplog.text) is told, oct(mode)
+
+
+def test_the_next_certificate_may_take_the_present_ones_place(tmp_path, caplog):
+    present, following = make_dev_certificate(NAME), make_dev_certificate(NAME)
+    certificate_path, key_path = write_pem(tmp_path, present)
+    next_path = tmp_path / "next.pem"
+    next_path.write_bytes(x509.load_der_x509_certificate(following.leaf).public_bytes(Encoding.PEM))
+    pins = Pins(present.pin, AccessChoices(next_cert=next_path).next_pins)
+    assert pins.all == [present.pin, following.pin]
+
+    class Shows:
+        pin = present.pin
+
+        def replace_certificate(self, certificate):
+            self.pin = certificate.pin
+
+    relay, der = Shows(), tmp_path / "relay.der"
+    write_pem(tmp_path, following)
+    next_path.unlink()
+    cli._reload(relay, lambda: load_certificate(certificate_path, key_path), der, pins)
+    assert relay.pin == following.pin
+    assert der.read_bytes() == following.leaf
+    assert pins.all == [following.pin]
+    assert "the former certificate stays" not in caplog.text
+    assert "not the one to follow it" in caplog.text
 
 
 def test_another_key_is_noticed(tmp_path):

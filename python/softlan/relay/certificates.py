@@ -10,6 +10,8 @@ import datetime
 import ipaddress
 import logging
 import re
+import stat
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -233,6 +235,15 @@ def _read(path: Path, what: str) -> bytes:
 
 def _load_key(path: Path) -> PrivateKeyTypes:
     data = _read(path, "key")
+    # A group may be meant to read it, as Debian's ssl-cert is; everybody is not.
+    if sys.platform != "win32" and stat.S_IMODE(path.stat().st_mode) & stat.S_IROTH:
+        log_event(
+            logger,
+            Event.CERTIFICATE_KEY_EXPOSED,
+            f"every user of this machine can read the key in {path}, and pose as the relay with it",
+            file=str(path),
+            hint=f"chmod 600 {path}",
+        )
     try:
         return load_pem_private_key(data, password=None)
     except TypeError as error:  # how cryptography says that a password is needed

@@ -283,7 +283,8 @@ class Relay:
             told = numbers.rooms[self._ledger.name(peer.member.room)]
             told.roles[peer.member.role.value] += 1
             told.rtts_s.append(peer.channel.connection.rtt)
-            told.counters.update(peer.plugged.counters())
+            if not peer.retired:  # whose counters are in the ledger already
+                told.counters.update(peer.plugged.counters())
         return numbers
 
     async def healthy(self) -> bool:

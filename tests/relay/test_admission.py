@@ -1,0 +1,223 @@
+"""Between hello and welcome a relay may have to wait: what holds when it goes on is what counts, and what fails leaves nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from serving import NAME, SHOWN, until
+
+from softlan._core import Endpoint, Mac, TransportSettings
+from softlan.control.channel import ControlChannel
+from softlan.control.codes import Code
+from softlan.control.keys import Claim, Passphrase, RoomKey, issue, parse_key
+from softlan.control.messages import Hello, Reject, Role, Welcome, decode_answer
+from softlan.errors import SoftlanError
+from softlan.relay import cli
+from softlan.relay.bans import Ban
+from softlan.relay.gate import GateLimits
+from softlan.relay.limits import Rate
+from softlan.relay.rules import RoomRule, Rules
+from softlan.relay.server import Relay, RelayConfig
+from softlan.relay.state import RelayState
+
+ANN, BEN = Mac("02:00:5e:10:00:01"), Mac("02:00:5e:10:00:02")
+KEY = Passphrase("correct horse")
+
+
+@contextlib.asynccontextmanager
+async def keeping(
+    directory: Path, rules: Rules | None = None, gate: GateLimits | None = None
+) -> AsyncIterator[Relay]:
+    """A relay with a state directory; without rules it takes invites alone."""
+    state = RelayState.open(directory)
+    config = RelayConfig(listen="127.0.0.1:0", gate=gate or GateLimits())
+    relay = Relay.start(config, SHOWN, rules or Rules(), state)
+    serving = asyncio.create_task(relay.serve())
+    try:
+        yield relay
+    finally:
+        await relay.close()
+        await asyncio.gather(serving, return_exceptions=True)
+        state.close()
+
+
+@contextlib.contextmanager
+def slow_disk(relay: Relay) -> Iterator[None]:
+    """Nothing is written until the end."""
+    turns = threading.Event()
+    relay.gate.state._writer._thread.submit(turns.wait, 30)
+    try:
+        yield
+    finally:
+        turns.set()
+
+
+class Caller:
+    """A machine with connections of its own."""
+
+    def __init__(self, relay: Relay) -> None:
+        self.relay = relay
+        self.endpoint = Endpoint.client("127.0.0.1:0", TransportSettings(keep_alive=0.5))
+
+    async def hello(self, room: str, key: RoomKey | None, mac: Mac = ANN, **more: Any) -> ControlChannel:
+        """Connect and say hello."""
+        connection = await self.endpoint.connect(self.relay.local_address, NAME, [SHOWN.leaf], timeout=10)
+        channel = ControlChannel(connection)
+        await connection.open_control()
+        channel.start()
+        if key is not None:
+            secret = await asyncio.to_thread(key.secret, room)
+            more["proof"] = Claim.over(connection, room, Role.CLIENT, mac).prove(secret)
+            more["token"] = key.token
+        channel.post(Hello(protocol=1, role=Role.CLIENT, room=room, mac=mac, datagram_budget=1200, **more))
+        return channel
+
+
+@pytest.fixture
+async def call() -> AsyncIterator[Callable[[Relay], Caller]]:
+    callers: list[Caller] = []
+
+    def make(relay: Relay) -> Caller:
+        callers.append(Caller(relay))
+        return callers[-1]
+
+    yield make
+    for caller in callers:
+        await caller.endpoint.close(0, "")
+        caller.endpoint.stop()
+
+
+async def answer(channel: ControlChannel) -> Welcome | Reject:
+    body = await asyncio.wait_for(channel.receive(), 15)
+    assert body is not None
+    return decode_answer(body)
+
+
+def invite(relay: Relay) -> RoomKey:
+    key = issue(relay.gate.state.invite_key, "R", expires=int(time.time() + 999), once=True)
+    return parse_key(key)
+
+
+async def test_a_hello_whose_peer_has_gone_takes_nobodys_place(
+    tmp_path: Path, call: Callable[[Relay], Caller]
+) -> None:
+    async with keeping(tmp_path) as relay:
+        ann, key = call(relay), invite(relay)
+        with slow_disk(relay):
+            first = await ann.hello("R", key, resume="ab" * 32)
+            await until(lambda: bool(relay.gate.state.used.used))
+            first.connection.close(0, "gave up")
+            second = await ann.hello("R", key, resume="ab" * 32)
+            assert isinstance(await answer(second), Welcome)
+        # The first one's use is on the disk now, and its turn comes.
+        await until(lambda: sum(relay.gate._connections._counts.values()) == 1)
+        assert not second.connection.ended
+        assert relay.peer_count == 1
+
+
+async def test_a_ban_holds_for_a_hello_that_waits(tmp_path: Path, call: Callable[[Relay], Caller]) -> None:
+    async with keeping(tmp_path) as relay:
+        ann = call(relay)
+        with slow_disk(relay):
+            channel = await ann.hello("R", invite(relay))
+            await until(lambda: bool(relay.gate.state.used.used))
+            relay.gate.state.bans.add(Ban(room="*", target=str(ANN)), time.time())
+        refusal = await answer(channel)
+        assert isinstance(refusal, Reject)
+        assert refusal.code is Code.BANNED
+
+
+async def test_other_rules_hold_for_a_hello_that_waits(
+    tmp_path: Path, call: Callable[[Relay], Caller]
+) -> None:
+    async with keeping(tmp_path, Rules(rooms={"R": RoomRule(code="R", key=KEY)})) as relay:
+        ann = call(relay)
+        async with relay.gate._stretching:
+            relay.gate._secrets.clear()
+            channel = await ann.hello("R", KEY)
+            await asyncio.sleep(0.2)
+            relay.replace_rules(Rules(rooms={"R": RoomRule(code="R", key=Passphrase("battery staple"))}))
+        refusal = await answer(channel)
+        assert isinstance(refusal, Reject)
+        assert refusal.code is Code.KEY_WRONG
+
+
+async def test_a_disk_that_takes_for_ever_keeps_nobody_out_for_ever(
+    tmp_path: Path, call: Callable[[Relay], Caller], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("softlan.relay.gate.USED_WITHIN_S", 0.2)
+    async with keeping(tmp_path) as relay:
+        ann = call(relay)
+        with slow_disk(relay):
+            assert isinstance(await answer(await ann.hello("R", invite(relay))), Welcome)
+
+
+async def test_right_keys_side_by_side_are_no_wrong_ones(
+    tmp_path: Path, call: Callable[[Relay], Caller]
+) -> None:
+    rules = Rules(rooms={"R": RoomRule(code="R", key=KEY)})
+    gate = GateLimits(wrong_keys=Rate(1 / 6, 2))
+    async with keeping(tmp_path, rules, gate) as relay:
+        ann = call(relay)
+        async with relay.gate._stretching:
+            # As while the passphrases of other rooms are stretched.
+            relay.gate._secrets.clear()
+            channels = [
+                await ann.hello("R", KEY, Mac(f"02:00:5e:10:00:{number:02x}")) for number in range(1, 6)
+            ]
+            await asyncio.sleep(0.2)
+        answers = [await answer(channel) for channel in channels]
+        assert all(isinstance(one, Welcome) for one in answers)
+
+
+async def test_who_cannot_be_plugged_in_leaves_nothing_behind(
+    tmp_path: Path, call: Callable[[Relay], Caller], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rules = Rules(rooms={"R": RoomRule(code="R", open=True, limits={"limit_total": 1 << 80})})
+    async with keeping(tmp_path, rules) as relay:
+        ann = call(relay)
+        failed = await ann.hello("R", None)
+        closed = await asyncio.wait_for(failed.connection.closed(), 10)
+        assert closed.code == Code.INTERNAL_ERROR.number
+        assert (relay.peer_count, relay.room_count) == (0, 0)
+        relay.replace_rules(Rules(rooms={"R": RoomRule(code="R", open=True)}))
+        assert isinstance(await answer(await ann.hello("R", None)), Welcome)
+        assert isinstance(await answer(await ann.hello("R", None, BEN)), Welcome)
+
+
+async def test_a_peer_that_is_sent_away_is_counted_once(
+    tmp_path: Path, call: Callable[[Relay], Caller]
+) -> None:
+    rules = Rules(rooms={"R": RoomRule(code="R", open=True)})
+    async with keeping(tmp_path, rules) as relay:
+        ann = call(relay)
+        channel = await ann.hello("R", None)
+        assert isinstance(await answer(channel), Welcome)
+        (peer,) = relay._peers.values()
+        counted = relay.numbers().rooms["R"].counters
+        relay.send_away(peer.member, Code.KICKED, "enough")
+        assert relay._peers, "it has not left yet"
+        assert relay.numbers().rooms["R"].counters == counted
+
+
+async def test_a_relay_that_ends_by_itself_says_so(tmp_path: Path) -> None:
+    class Service:
+        def ready(self) -> None: ...
+
+        def stopping(self) -> None: ...
+
+    async with keeping(tmp_path) as relay:
+        serving = asyncio.create_task(cli._serve(relay, Service(), asyncio.Event(), 0))  # type: ignore[arg-type]
+        await asyncio.sleep(0.1)
+        # Its data plane is gone: nobody is accepted any more.
+        await relay._endpoint.close(0, "")
+        relay._endpoint.stop()
+        with pytest.raises(SoftlanError, match="ended by itself"):
+            await asyncio.wait_for(serving, 15)
