@@ -96,15 +96,24 @@ def judge(
         return refusal or _judge_role(rule, hello)
     if rule.open and not (hello.role is Role.GATEWAY and rule.gateways == "key"):
         return _judge_role(rule, hello)
-    # Of rooms that are not open, and rooms that are not there, nobody is told apart what they are before a key of theirs is proven.
-    words = "a gateway of room" if hello.role is Role.GATEWAY else "room"
+    # Rooms that are not open, and rooms that are not there, look alike until a key of theirs is proven.
+    if hello.role is Role.GATEWAY:
+        return _judge_gateway(rule, hello, claim, secrets)
     if hello.proof is None:
-        return _key_required(f"{words} {hello.room} needs a key")
-    if hello.role is Role.GATEWAY and _fits(rule.gateway_key, hello.proof, claim, secrets):
+        return _key_required(f"room {hello.room} needs a key")
+    if _fits(rule.key, hello.proof, claim, secrets):
+        return None
+    return _key_wrong(f"that is not the key of room {hello.room}")
+
+
+def _judge_gateway(rule: RoomRule, hello: Hello, claim: Claim, secrets: Secrets) -> Reject | None:
+    if hello.proof is None:
+        return _key_required(f"a gateway of room {hello.room} needs a key")
+    if _fits(rule.gateway_key, hello.proof, claim, secrets):
         return None
     if not _fits(rule.key, hello.proof, claim, secrets):
-        return _key_wrong(f"that is not the key of {words} {hello.room}")
-    if hello.role is Role.GATEWAY and rule.gateways == "key":
+        return _key_wrong(f"that is not the key of a gateway of room {hello.room}")
+    if rule.gateways == "key":
         return _no_gateway(f"the key is for players of room {hello.room}, not for a gateway")
     return _judge_role(rule, hello)
 
