@@ -40,7 +40,8 @@ pub struct Cable {
     takes_fragments: bool,
     counters: Arc<Counters>,
     clock: Clock,
-    queue: Mutex<EgressQueue>,
+    /// `None` once nothing is sent any more.
+    queue: Mutex<Option<EgressQueue>>,
     next_frame_id: AtomicU32,
 }
 
@@ -79,28 +80,39 @@ impl Cable {
             takes_fragments,
             counters,
             clock,
-            queue: Mutex::new(EgressQueue::new(QueueLimits::default())),
+            queue: Mutex::new(Some(EgressQueue::new(QueueLimits::default()))),
             next_frame_id: AtomicU32::new(0),
         })
     }
 
-    fn queue(&self) -> MutexGuard<'_, EgressQueue> {
+    fn queue(&self) -> MutexGuard<'_, Option<EgressQueue>> {
         // The queue is consistent between any two statements that could panic.
         self.queue.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// Queues a datagram (overlay header and whole frame). A full queue drops from its fattest flow, counted.
+    /// Queues a datagram (overlay header and whole frame). A full queue drops from its fattest flow, counted; one that is closed drops all.
     pub fn send(&self, now: Duration, datagram: Bytes) {
-        let dropped = self.queue().push(now, datagram);
+        let dropped = match &mut *self.queue() {
+            Some(queue) => queue.push(now, datagram),
+            None => return self.counters.add_drops(DropReason::NotConnected, 1),
+        };
         if dropped > 0 {
             self.counters.add_drops(DropReason::QueueFull, dropped);
         }
         self.mark.set();
     }
 
+    /// Sends nothing any more: what waits is dropped and counted, and so is what comes.
+    pub(crate) fn close(&self) {
+        let waiting = self.queue().take().map_or(0, |queue| queue.len());
+        if waiting > 0 {
+            self.counters.add_drops(DropReason::NotConnected, waiting);
+        }
+    }
+
     /// Whether nothing waits.
     pub(crate) fn is_empty(&self) -> bool {
-        self.queue().is_empty()
+        self.queue().as_ref().is_none_or(EgressQueue::is_empty)
     }
 
     /// Moves the most urgent frames to QUIC until `room` is used, in fragments where they have to be.
@@ -109,7 +121,8 @@ impl Cable {
         let now = self.clock.now();
         let mut moved = Moved::default();
         let mut used = 0;
-        let mut queue = self.queue();
+        let mut locked = self.queue();
+        let Some(queue) = &mut *locked else { return };
         loop {
             let next = if used < room.for_all {
                 queue.pop(now, &mut moved.queue)
@@ -132,7 +145,7 @@ impl Cable {
                 moved.datagrams += 1;
             }
         }
-        drop(queue);
+        drop(locked);
         self.count(&moved);
     }
 

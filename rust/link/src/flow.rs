@@ -82,27 +82,28 @@ pub const PLACES: usize = WAYS * SETS;
 /// Gives each flow that waits a place of its own. Hashed to one place each, two of nine flows would meet as often as one time in four, and a
 /// ping that meets a download waits behind it; in sets of eight, flows do not meet before there are dozens.
 ///
-/// Where more of a set's flows wait than it has places, those that came late share its first one, and do so until that is empty: a flow keeps its
-/// order.
+/// Where more of a set's flows wait than it has places, those that came late share its first one, and do so until nothing of them waits in there: a flow
+/// keeps its order.
 #[derive(Debug)]
 pub struct FlowPlaces {
     hash: FlowHash,
     /// The flow each place was last given to, by another part of its hash.
     tags: [u32; PLACES],
-    /// The sets whose first place is shared, a bit each.
-    shared: u16,
+    /// By set, how many datagrams must leave its first place until none is left in there of a flow that came late.
+    late: [u32; SETS],
 }
 
 impl Default for FlowPlaces {
     fn default() -> Self {
-        Self { hash: FlowHash::default(), tags: [0; PLACES], shared: 0 }
+        Self { hash: FlowHash::default(), tags: [0; PLACES], late: [0; SETS] }
     }
 }
 
 impl FlowPlaces {
-    /// The place of the frame's flow, below [`PLACES`]. `is_taken` tells whether anything waits in a place.
+    /// The place of the frame's flow, below [`PLACES`], into which it is put at the end. `waiting` tells how many wait in a place, and `None` of one that is
+    /// free.
     #[inline]
-    pub fn of(&mut self, frame: &[u8], is_taken: impl Fn(usize) -> bool) -> usize {
+    pub fn of(&mut self, frame: &[u8], waiting: impl Fn(usize) -> Option<u32>) -> usize {
         let hash = self.hash.of(frame);
         let (set, tag) = (hash as usize % SETS, (hash >> 32) as u32);
         let first = set * WAYS;
@@ -110,21 +111,22 @@ impl FlowPlaces {
         if let Some(way) = tags.iter().position(|known| *known == tag) {
             return first + way;
         }
-        if self.shared >> set & 1 == 0 {
-            if let Some(way) = (0..WAYS).find(|way| !is_taken(first + way)) {
-                tags[way] = tag;
-                return first + way;
-            }
-            self.shared |= 1 << set;
+        if self.late[set] == 0
+            && let Some(way) = (0..WAYS).find(|way| waiting(first + way).is_none())
+        {
+            tags[way] = tag;
+            return first + way;
         }
+        self.late[set] = waiting(first).unwrap_or(0) + 1;
         first
     }
 
-    /// Nothing waits in a place any more.
+    /// So many have left a place, its oldest.
     #[inline]
-    pub fn left(&mut self, place: usize) {
+    pub fn taken(&mut self, place: usize, count: u32) {
         if place.is_multiple_of(WAYS) {
-            self.shared &= !(1 << (place / WAYS));
+            let late = &mut self.late[place / WAYS];
+            *late = late.saturating_sub(count);
         }
     }
 }
@@ -183,39 +185,71 @@ mod tests {
             let mut places = FlowPlaces::default();
             let mut taken = [false; PLACES];
             for flow in 1..=16 {
-                let place = places.of(&ipv4(flow, 6, 1000, 0), |place| taken[place]);
+                let mut of =
+                    |taken: &[bool]| places.of(&ipv4(flow, 6, 1000, 0), |place| taken[place].then_some(1));
+                let place = of(&taken);
                 assert!(!taken[place], "flow {flow}");
                 taken[place] = true;
-                assert_eq!(places.of(&ipv4(flow, 6, 1000, 0), |place| taken[place]), place);
+                assert_eq!(of(&taken), place);
             }
         }
     }
 
-    #[test]
-    fn who_shares_a_place_keeps_it_until_it_is_empty() {
-        let mut places = FlowPlaces::default();
-        let flow = |flow: u16| ipv4(1, 6, flow, 0);
-        let mut taken = [false; PLACES];
-        let mut flows =
-            (0..u16::MAX).filter(|number| (places.hash.of(&flow(*number)) as usize).is_multiple_of(SETS));
-        let own: Vec<_> = flows.by_ref().take(WAYS).collect();
-        let late: Vec<_> = flows.take(3).collect();
-        for (number, place) in own.iter().zip(0..) {
-            assert_eq!(places.of(&flow(*number), |place| taken[place]), place);
-            taken[place] = true;
+    /// A set whose places all have their flow with one datagram each; gives the flows of the set that came late as well.
+    fn full_set(places: &mut FlowPlaces, waiting: &mut [u32; PLACES]) -> (Vec<u16>, Vec<u16>) {
+        let mut flows = (0..u16::MAX)
+            .filter(|number| (places.hash.of(&ipv4(1, 6, *number, 0)) as usize).is_multiple_of(SETS))
+            .collect::<Vec<_>>();
+        let late = flows.split_off(WAYS);
+        for (flow, place) in flows.iter().zip(0..) {
+            assert_eq!(put(places, waiting, *flow), place);
         }
-        assert_eq!(places.of(&flow(late[0]), |place| taken[place]), 0);
+        (flows, late)
+    }
+
+    fn put(places: &mut FlowPlaces, waiting: &mut [u32; PLACES], flow: u16) -> usize {
+        let known = *waiting;
+        let place = places.of(&ipv4(1, 6, flow, 0), |place| (known[place] > 0).then_some(known[place]));
+        waiting[place] += 1;
+        place
+    }
+
+    fn take(places: &mut FlowPlaces, waiting: &mut [u32; PLACES], place: usize) {
+        waiting[place] -= 1;
+        places.taken(place, 1);
+    }
+
+    #[test]
+    fn who_shares_a_place_keeps_it_until_nothing_of_it_waits_there() {
+        let (mut places, mut waiting) = (FlowPlaces::default(), [0; PLACES]);
+        let (own, late) = full_set(&mut places, &mut waiting);
+        assert_eq!(put(&mut places, &mut waiting, late[0]), 0);
         // Another place gets free: who came late stays, and so does who comes now.
-        taken[3] = false;
-        places.left(3);
-        assert_eq!(places.of(&flow(late[0]), |place| taken[place]), 0);
-        assert_eq!(places.of(&flow(late[1]), |place| taken[place]), 0);
-        assert_eq!(places.of(&flow(own[3]), |place| taken[place]), 3);
-        taken[0] = false;
-        places.left(0);
-        assert_eq!(places.of(&flow(late[2]), |place| taken[place]), 0);
-        taken[0] = true;
-        assert_eq!(places.of(&flow(late[0]), |place| taken[place]), 3);
+        take(&mut places, &mut waiting, 3);
+        assert_eq!(put(&mut places, &mut waiting, late[0]), 0);
+        assert_eq!(put(&mut places, &mut waiting, late[1]), 0);
+        assert_eq!(put(&mut places, &mut waiting, own[3]), 3);
+        for _ in 0..waiting[0] {
+            take(&mut places, &mut waiting, 0);
+        }
+        assert_eq!(put(&mut places, &mut waiting, late[2]), 0);
+        take(&mut places, &mut waiting, 3);
+        assert_eq!(put(&mut places, &mut waiting, late[0]), 3);
+    }
+
+    #[test]
+    fn a_place_that_never_empties_is_not_shared_for_ever() {
+        let (mut places, mut waiting) = (FlowPlaces::default(), [0; PLACES]);
+        let (own, late) = full_set(&mut places, &mut waiting);
+        assert_eq!(put(&mut places, &mut waiting, late[0]), 0);
+        take(&mut places, &mut waiting, 5);
+        // A download, whose place holds something at any time.
+        for _ in 0..2 {
+            put(&mut places, &mut waiting, own[0]);
+            assert_eq!(put(&mut places, &mut waiting, own[0]), 0);
+            take(&mut places, &mut waiting, 0);
+        }
+        assert_eq!(put(&mut places, &mut waiting, late[1]), 5);
     }
 
     #[test]

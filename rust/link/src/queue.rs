@@ -20,10 +20,14 @@ const _: () = assert!(PLACES <= 256);
 const QUANTUM: i64 = 1522;
 /// Memory a queued datagram costs beyond its bytes; without it, a flood of tiny frames would hold far more than it counts.
 const OVERHEAD: usize = 64;
-/// Behind so many bytes a small datagram waits long enough to be worth a copy, below so many bytes: as it came, it holds on to the 64 KiB that
-/// arrived with it, and a peer that is slow to take a flood of them would hold on to hundreds of megabytes.
+/// Behind so many bytes a small datagram waits long enough to be worth a copy, below so many bytes: as it came, it holds on to the 16 KiB that
+/// arrived with it, and a peer that is slow to take a flood of them would hold on to a hundred megabytes.
 const LONG_QUEUE: usize = 16 * 1024;
 const SMALL: usize = 512;
+/// Behind so many bytes any datagram is: no line that is worth having has a queue of this length for long.
+const STANDING_QUEUE: usize = 256 * 1024;
+/// Entries that the list of a flow without any may hold memory for.
+const KEPT_ENTRIES: usize = 64;
 /// Datagrams dropped at once from the fattest flow when there is no room, so that finding it is paid for.
 const BATCH_DROP: usize = 16;
 
@@ -107,9 +111,13 @@ impl EgressQueue {
     /// Takes a datagram in; gives the number of datagrams dropped to make room, from the fattest flow.
     pub fn push(&mut self, now: Duration, datagram: Bytes) -> u64 {
         let frame = datagram.get(HEADER_LEN..).unwrap_or_default();
-        let at = self.places.of(frame, |place| self.flows[place].listed);
+        let at = self.places.of(frame, |place| {
+            let flow = &self.flows[place];
+            flow.listed.then_some(flow.waiting.len() as u32)
+        });
         let flow = &mut self.flows[at];
-        let is_to_copy = self.bytes > LONG_QUEUE && datagram.len() < SMALL;
+        let long = if datagram.len() < SMALL { LONG_QUEUE } else { STANDING_QUEUE };
+        let is_to_copy = self.bytes > long;
         let datagram = if is_to_copy { Bytes::copy_from_slice(&datagram) } else { datagram };
         self.bytes += cost(&datagram);
         flow.bytes += cost(&datagram);
@@ -127,8 +135,11 @@ impl EgressQueue {
     fn make_room(&mut self) -> u64 {
         let mut dropped = 0;
         while self.bytes > self.limits.bytes {
-            let Some(fattest) = self.flows.iter_mut().max_by_key(|flow| flow.bytes) else { break };
-            let before = fattest.bytes;
+            let Some((at, fattest)) = self.flows.iter_mut().enumerate().max_by_key(|(_, flow)| flow.bytes)
+            else {
+                break;
+            };
+            let (before, dropped_before) = (fattest.bytes, dropped);
             let room = self.bytes - self.limits.bytes;
             for _ in 0..BATCH_DROP {
                 // Its last one stays, unless that alone is too much: a flow is not to be starved by the rule against fat ones.
@@ -141,6 +152,7 @@ impl EgressQueue {
                 break;
             }
             self.bytes -= before - fattest.bytes;
+            self.places.taken(at, (dropped - dropped_before) as u32);
         }
         dropped
     }
@@ -169,9 +181,10 @@ impl EgressQueue {
                 self.rotate(is_new);
                 continue;
             }
-            let before = flow.bytes;
+            let (before, waited) = (flow.bytes, flow.waiting.len());
             let next = next_of(flow, now, self.limits.max_age, outcome);
             self.bytes -= before - flow.bytes;
+            self.places.taken(usize::from(at), (waited - flow.waiting.len()) as u32);
             match next {
                 Some(datagram) => {
                     flow.deficit -= datagram.len() as i64;
@@ -182,7 +195,9 @@ impl EgressQueue {
                 None if is_new && !self.old.is_empty() => self.rotate(true),
                 None => {
                     flow.listed = false;
-                    self.places.left(usize::from(at));
+                    if flow.waiting.capacity() > KEPT_ENTRIES {
+                        flow.waiting = VecDeque::new();
+                    }
                     if is_new { &mut self.new } else { &mut self.old }.pop_front();
                 }
             }
@@ -195,6 +210,11 @@ impl EgressQueue {
         if let Some(at) = list.pop_front() {
             self.old.push_back(at);
         }
+    }
+
+    /// Datagrams that wait.
+    pub fn len(&self) -> u64 {
+        self.flows.iter().map(|flow| flow.waiting.len() as u64).sum()
     }
 
     /// Whether nothing waits.
@@ -441,5 +461,33 @@ mod tests {
         assert!(full > 0 && queue.bytes() <= limits.bytes);
         assert_eq!(queue.pop(102 * MS, &mut outcome), None);
         assert_eq!((outcome.marked, outcome.late + full), (0, 400));
+    }
+
+    #[test]
+    fn what_has_come_together_is_not_kept_together_for_long() {
+        let mut queue = EgressQueue::new(QueueLimits::default());
+        let arrived = Bytes::from(vec![0; 16 * 1024]);
+        for _ in 0..900 {
+            queue.push(MS, arrived.slice(..1000));
+        }
+        let mut outcome = Outcome::default();
+        let waiting: Vec<_> = std::iter::from_fn(|| queue.pop(MS, &mut outcome)).collect();
+        let held: usize = waiting.iter().filter(|datagram| !datagram.is_unique()).map(Bytes::len).sum();
+        assert!(waiting.len() == 900 && held <= STANDING_QUEUE + 1000, "{held}");
+    }
+
+    #[test]
+    fn a_flow_that_is_over_gives_its_memory_back() {
+        let mut queue = EgressQueue::new(QueueLimits::default());
+        let mut outcome = Outcome::default();
+        for flow in 0..20 {
+            for _ in 0..5000 {
+                queue.push(MS, datagram(flow, 20, 1));
+            }
+            assert_eq!(queue.len(), 5000);
+            while queue.pop(MS, &mut outcome).is_some() {}
+        }
+        assert_eq!((queue.len(), outcome), (0, Outcome::default()));
+        assert!(queue.flows.iter().all(|flow| flow.waiting.capacity() <= KEPT_ENTRIES));
     }
 }

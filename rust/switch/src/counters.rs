@@ -81,7 +81,7 @@ drop_reasons! {
     TooBig: "too-big", "drop_too_big";
     /// A frame of which not all fragments came in time, or whose fragments contradicted each other.
     Reassembly: "reassembly", "drop_reassembly";
-    /// There is no connection: a bridge without a relay, or a sender that is not plugged in.
+    /// There is no connection: a bridge without a relay, a sender that is not plugged in, or what waited when a connection ended.
     NotConnected: "not-connected", "drop_not_connected";
     /// The gateway saw a unicast between LAN hosts, which is not for the room; never sent.
     NotForRoom: "not-for-room", "drop_not_for_room";

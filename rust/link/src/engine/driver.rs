@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 use tokio::task::yield_now;
 use tokio::time::{Sleep, sleep_until};
 
+use super::allowance::Allowance;
 use super::arrivals::{Arrival, Arrivals, Kind, Offer};
 use super::door::{Door, Verdict};
 use super::intake::Intake;
@@ -30,6 +31,12 @@ const MUTE: Duration = Duration::from_millis(10);
 const READS_A_TURN: usize = 4;
 /// Bursts of one connection before the others get their turn.
 const BURSTS_A_TURN: usize = 4;
+
+/// How long a connection that has ended may take to drain. QUIC would take three of the peer's own timeouts for it, which may be 16 s each if the
+/// peer says so (`max_ack_delay`, RFC 9000 section 18.2), and keep it all the while.
+const DRAIN_LIMIT: Duration = Duration::from_secs(3);
+/// What a packet to an address that is not the connection's takes of an allowance of a second each second: 64 at once, and as many a second.
+const OFF_PATH_PACE: Duration = Duration::from_nanos(1_000_000_000 / 64);
 
 /// What an endpoint that accepts peers needs for that.
 pub(crate) struct Reception {
@@ -48,6 +55,8 @@ pub(crate) struct Driver {
     arrivals: Option<Arrivals>,
     door: Door,
     timers: Timers,
+    /// For answers to path challenges (RFC 9000 section 8.2), which may name an address that never asked for them, and are longer than those.
+    off_path: Allowance,
     intake: Intake,
     /// The socket cannot be read until then.
     mute_until: Option<Instant>,
@@ -76,6 +85,7 @@ impl Driver {
             arrivals,
             door: Door::new(now),
             timers: Timers::default(),
+            off_path: Allowance::new(now, 1, Duration::from_secs(1)),
             intake,
             mute_until: None,
             burst: Vec::new(),
@@ -93,6 +103,9 @@ impl Driver {
         let ready = self.engine.ready.clone();
         let mut timer = pin!(sleep_until(Instant::now().into()));
         loop {
+            if self.socket.is_to_renew() {
+                self.socket.renew(Instant::now());
+            }
             let mut busy = self.read();
             self.expire(Instant::now());
             self.take_in();
@@ -160,6 +173,9 @@ impl Driver {
             let Self { engine, socket, intake, arrivals, door, timers, answer, .. } = self;
             let mut entrance = Entrance { engine, core: &mut engine.core(), socket, door, timers, answer };
             intake.each(|meta, packet| {
+                if is_unanswerable(meta) {
+                    return;
+                }
                 let Some(arrivals) = arrivals else { return entrance.take(now, meta, packet) };
                 let kind = arrivals.kind_of(&packet);
                 if kind == Kind::Known {
@@ -199,14 +215,23 @@ impl Driver {
             return;
         }
         let mut too_slow = Vec::new();
-        let core = self.engine.core();
+        let mut core = self.engine.core();
         while let Some(handle) = self.timers.due(now) {
             let Some(link) = core.link(handle) else { continue };
+            if link.state().is_forgotten(now) {
+                core.endpoint.handle_event(ConnectionHandle(handle), EndpointEvent::drained());
+                core.remove(handle);
+                self.door.leave(handle, &self.engine.door);
+                continue;
+            }
             link.state().proto.handle_timeout(now);
             link.wake();
             if self.door.give_up(now, handle, &self.engine.door) {
                 too_slow.push(link.clone());
             }
+        }
+        if core.open == 0 {
+            self.engine.idle.notify_waiters();
         }
         drop(core);
         for link in too_slow {
@@ -284,17 +309,34 @@ impl Driver {
         let mut busy = true;
         let deadline = {
             let mut state = link.state();
+            if state.is_gone() {
+                return false;
+            }
+            if state.is_newly_plugged() {
+                // What came before that waits, and nothing else may come for a while.
+                drop(state);
+                self.take_in_of(link);
+                state = link.state();
+            }
             for _ in 0..BURSTS_A_TURN {
                 let burst = |size| self.socket.burst(size);
                 let Some(transmit) = state.transmit(Instant::now(), burst, &mut self.burst) else {
                     busy = false;
                     break;
                 };
+                if transmit.destination != state.proto.remote_address() {
+                    if !self.off_path.allows(Instant::now()) {
+                        // Lost on its first hop, for all that QUIC can tell.
+                        continue;
+                    }
+                    self.off_path.spend(OFF_PATH_PACE);
+                }
                 if !write(&self.socket, &transmit, &self.burst) {
                     self.unsent = Some(transmit);
                     break;
                 }
             }
+            state.limit_draining(Instant::now(), DRAIN_LIMIT);
             while let Some(event) = state.proto.poll_endpoint_events() {
                 self.endpoint_events.push(event);
             }
@@ -356,6 +398,12 @@ impl Drop for Driver {
         }
         self.engine.idle.notify_waiters();
     }
+}
+
+/// Whether a packet names a source that nothing can be sent to, or came to more machines than this one. Answers to it would fail, or go where nobody
+/// asked for them.
+fn is_unanswerable(meta: &RecvMeta) -> bool {
+    meta.addr.port() == 0 || meta.dst_ip.is_some_and(|to| to.to_canonical().is_multicast())
 }
 
 /// Where packets come in: what it takes to give them to their connections, and to meet strangers.
@@ -439,4 +487,30 @@ fn write(socket: &UdpIo, transmit: &Transmit, contents: &[u8]) -> bool {
         src_ip: transmit.src_ip,
     };
     socket.send(&transmit).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_answered_that_would_go_astray() {
+        let meta = |from: &str, to: &str| {
+            let mut meta = RecvMeta::default();
+            (meta.addr, meta.dst_ip) = (from.parse().unwrap(), Some(to.parse().unwrap()));
+            meta
+        };
+        for (from, to, unanswerable) in [
+            ("192.0.2.7:443", "192.0.2.1", false),
+            ("192.0.2.7:0", "192.0.2.1", true),
+            ("[2001:db8::7]:443", "2001:db8::1", false),
+            ("[2001:db8::7]:443", "ff02::1", true),
+            ("192.0.2.7:443", "224.0.0.1", true),
+            ("[::ffff:192.0.2.7]:443", "::ffff:224.0.0.1", true),
+        ] {
+            assert_eq!(is_unanswerable(&meta(from, to)), unanswerable, "{from} {to}");
+        }
+        let unknown = RecvMeta { addr: "192.0.2.7:443".parse().unwrap(), ..RecvMeta::default() };
+        assert!(!is_unanswerable(&unknown));
+    }
 }

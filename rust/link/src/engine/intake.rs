@@ -13,9 +13,11 @@ const BUFFERS: usize = 8;
 const BURST_BUFFER: usize = 64 * 1024;
 /// A buffer for a single packet. QUIC packets of ours are at most 1472 bytes, but peers may search higher.
 const PACKET_BUFFER: usize = 9 * 1024;
-/// Packets are copied into arenas of this size, which are used again when nothing of them is left. A packet that waits in a queue keeps its
-/// arena alive.
-const ARENA: usize = 64 * 1024;
+/// Packets are copied into arenas of this size, which are used again when nothing of them is left. Whatever waits of a packet, a datagram in a queue or
+/// a piece of a stream, keeps its arena alive: who sends little and has it wait must not hold much.
+const ARENA: usize = 16 * 1024;
+/// Packets below this many bytes get memory of their own for that reason. QUIC reckons with a packet's bytes for what it holds of a stream.
+const SMALL: usize = 512;
 
 /// The buffers of an endpoint's loop.
 #[derive(Debug)]
@@ -58,6 +60,10 @@ impl Intake {
         {
             let burst = &buffer[..meta.len.min(buffer.len())];
             for packet in burst.chunks(meta.stride.max(1)) {
+                if packet.len() < SMALL {
+                    take(meta, BytesMut::from(packet));
+                    continue;
+                }
                 if self.arena.capacity() < packet.len() {
                     // Takes the old allocation back when no packet of it is left. Nothing is copied: the arena is empty here.
                     self.arena.reserve(packet.len().max(ARENA));
@@ -67,5 +73,30 @@ impl Intake {
             }
         }
         self.filled = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_small_packet_that_is_kept_keeps_no_more_than_itself() {
+        let mut intake = Intake {
+            buffers: vec![7; 2 * PACKET_BUFFER].into_boxed_slice(),
+            buffer_len: PACKET_BUFFER,
+            meta: [RecvMeta::default(); BUFFERS],
+            filled: 2,
+            arena: BytesMut::new(),
+        };
+        for (meta, len) in intake.meta.iter_mut().zip([SMALL - 1, SMALL]) {
+            (meta.len, meta.stride) = (len, len);
+        }
+        let mut kept = Vec::new();
+        intake.each(|_, packet| kept.push(packet));
+        let lens: Vec<_> = kept.iter().map(|packet| packet.len()).collect();
+        assert_eq!(lens, [SMALL - 1, SMALL]);
+        // The large one is cut from the arena, the small one is not.
+        assert_eq!(intake.arena.capacity(), ARENA - SMALL);
     }
 }

@@ -67,8 +67,14 @@ pub(crate) struct State {
     pub(crate) control_arrived: bool,
     cable: Option<Arc<Cable>>,
     early: Vec<Bytes>,
+    /// The loop has not looked for what came early since it was plugged in.
+    newly_plugged: bool,
     control: ControlTurn,
     held_until: Option<Instant>,
+    /// When it is to be forgotten although QUIC has not drained it; set once it has ended.
+    forget_at: Option<Instant>,
+    /// The endpoint has forgotten it: its handle may be another connection's.
+    gone: bool,
 }
 
 /// What a look at a connection's input found.
@@ -142,13 +148,42 @@ impl State {
 
     /// When the loop should look again, if nothing happens before.
     pub(super) fn deadline(&mut self) -> Option<Instant> {
-        self.proto.poll_timeout().into_iter().chain(self.held_until).min()
+        self.proto.poll_timeout().into_iter().chain(self.held_until).chain(self.forget_at).min()
+    }
+
+    /// Whether it has been plugged in since this was last asked.
+    pub(super) fn is_newly_plugged(&mut self) -> bool {
+        std::mem::take(&mut self.newly_plugged)
+    }
+
+    /// A connection that has ended is given `limit` from now on to drain, if it has not been given that before.
+    pub(super) fn limit_draining(&mut self, now: Instant, limit: Duration) {
+        if self.ended.is_some() {
+            self.forget_at.get_or_insert(now + limit);
+        }
+    }
+
+    /// Whether it is to be forgotten now; it is `gone` then.
+    pub(super) fn is_forgotten(&mut self, now: Instant) -> bool {
+        self.gone |= self.forget_at.is_some_and(|at| at <= now);
+        self.gone
+    }
+
+    /// Whether the endpoint has forgotten it: nothing of it may reach the endpoint any more.
+    pub(super) fn is_gone(&self) -> bool {
+        self.gone
     }
 
     fn end(&mut self, reason: ConnectionError) {
         self.ended.get_or_insert(reason);
-        self.cable = None;
+        self.replace_cable(None);
         self.early = Vec::new();
+    }
+
+    fn replace_cable(&mut self, cable: Option<Arc<Cable>>) {
+        if let Some(former) = std::mem::replace(&mut self.cable, cable) {
+            former.close();
+        }
     }
 }
 
@@ -193,8 +228,11 @@ impl Link {
             control_arrived: false,
             cable: None,
             early: Vec::new(),
+            newly_plugged: false,
             control: ControlTurn::default(),
             held_until: None,
+            forget_at: None,
+            gone: false,
         };
         Arc::new(Self {
             mark,
@@ -243,15 +281,18 @@ impl Link {
         {
             let mut state = self.state();
             if state.ended.is_none() {
-                state.cable = Some(cable);
+                state.replace_cable(Some(cable));
+            } else {
+                cable.close();
             }
+            state.newly_plugged = true;
         }
         self.wake();
     }
 
     /// Datagrams go nowhere and come from nowhere, from now on.
     pub(crate) fn unplug(&self) {
-        self.state().cable = None;
+        self.state().replace_cable(None);
         // Dropped without the lock: a sink may do things of its own then.
         let sink = self.sink().take();
         drop(sink);

@@ -11,6 +11,7 @@ mod tests;
 use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
 use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use quinn_udp::{RecvMeta, Transmit, UdpSocketState};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -24,14 +25,44 @@ const SOCKET_BUFFER: usize = 4 << 20;
 /// UDP payload that one `UDP_SEGMENT` send may carry: an IPv4 packet's 65,535 bytes less its headers.
 const MAX_BURST: usize = 65_507;
 
+/// How long a socket goes without bursts after the first that was refused, and at most.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(600);
+
 /// A socket tied to the tokio runtime it was made in. Nothing here blocks.
 #[derive(Debug)]
 pub(crate) struct UdpIo {
     socket: UdpSocket,
     /// `None`: a plain socket.
-    offloads: Option<UdpSocketState>,
+    offloads: Option<Offloads>,
     may_fragment: bool,
     plain_because: Option<String>,
+}
+
+/// What the system can do for the socket, as far as it has not failed.
+#[derive(Debug)]
+struct Offloads {
+    bursts: UdpSocketState,
+    /// For single packets, whose failures say nothing about bursts: anybody can have one of ours fail, with an address of theirs that nothing can be sent to.
+    singles: UdpSocketState,
+    /// Packets of a burst when nothing had failed.
+    whole: usize,
+    given_up: Option<GivenUp>,
+}
+
+/// Bursts that the system has refused: it may not manage them, or an address of ours was gone for a moment.
+#[derive(Debug, Clone, Copy)]
+struct GivenUp {
+    until: Instant,
+    pause: Duration,
+}
+
+impl Offloads {
+    fn new(socket: &std::net::UdpSocket) -> io::Result<Self> {
+        let [bursts, singles] = [UdpSocketState::new(socket.into())?, UdpSocketState::new(socket.into())?];
+        let whole = bursts.max_gso_segments();
+        Ok(Self { bursts, singles, whole, given_up: None })
+    }
 }
 
 impl UdpIo {
@@ -44,11 +75,16 @@ impl UdpIo {
             UdpKind::Plain => "the settings ask for it".to_owned(),
             UdpKind::Auto => {
                 let socket = bind_any(local)?;
-                match UdpSocketState::new((&socket).into()) {
-                    Ok(state) => {
-                        let may_fragment = state.may_fragment();
+                match Offloads::new(&socket) {
+                    Ok(offloads) => {
+                        let may_fragment = offloads.bursts.may_fragment();
                         let socket = UdpSocket::from_std(socket)?;
-                        return Ok(Self { socket, offloads: Some(state), may_fragment, plain_because: None });
+                        return Ok(Self {
+                            socket,
+                            offloads: Some(offloads),
+                            may_fragment,
+                            plain_because: None,
+                        });
                     }
                     Err(error) if is_refused_option(&error) => {
                         format!("this system refuses a socket option: {error}")
@@ -77,15 +113,47 @@ impl UdpIo {
         self.socket.local_addr()
     }
 
-    /// Packets of `size` bytes that one [`send`](Self::send) may carry. It falls to 1 when the system turns out not to manage more.
+    /// Packets of `size` bytes that one [`send`](Self::send) may carry. It falls to 1 when the system refuses more, until [`renew`](Self::renew).
     pub(crate) fn burst(&self, size: usize) -> usize {
-        let segments = self.offloads.as_ref().map_or(1, UdpSocketState::max_gso_segments);
+        let segments = self.offloads.as_ref().map_or(1, |offloads| offloads.bursts.max_gso_segments());
         segments.min(MAX_BURST / size.max(1)).max(1)
     }
 
     /// Packets that one received buffer may hold.
     pub(crate) fn packets_a_buffer(&self) -> usize {
-        self.offloads.as_ref().map_or(1, UdpSocketState::gro_segments)
+        self.offloads.as_ref().map_or(1, |offloads| offloads.bursts.gro_segments())
+    }
+
+    /// Tries bursts again some time after the system has refused one: at first after a second, and twice as long each time that it refuses again.
+    ///
+    /// A refusal costs one burst, and without another try every packet would take a system call of its own for good.
+    pub(crate) fn renew(&mut self, now: Instant) {
+        let Some(offloads) = &mut self.offloads else { return };
+        let refused = offloads.bursts.max_gso_segments() < offloads.whole;
+        match offloads.given_up {
+            None if refused => {
+                offloads.given_up = Some(GivenUp { until: now + FIRST_PAUSE, pause: FIRST_PAUSE });
+            }
+            Some(GivenUp { until, pause }) if refused && until <= now => {
+                for state in [&mut offloads.bursts, &mut offloads.singles] {
+                    if let Ok(renewed) = UdpSocketState::new((&self.socket).into()) {
+                        *state = renewed;
+                    }
+                }
+                let pause = (2 * pause).min(LONGEST_PAUSE);
+                offloads.given_up = Some(GivenUp { until: now + pause, pause });
+            }
+            // It has gone well for as long as it had gone badly.
+            Some(GivenUp { until, .. }) if !refused && until <= now => offloads.given_up = None,
+            _ => {}
+        }
+    }
+
+    /// Whether [`renew`](Self::renew) has something to think about.
+    pub(crate) fn is_to_renew(&self) -> bool {
+        self.offloads.as_ref().is_some_and(|offloads| {
+            offloads.given_up.is_some() || offloads.bursts.max_gso_segments() < offloads.whole
+        })
     }
 
     /// Sends a packet or a burst of them.
@@ -95,7 +163,8 @@ impl UdpIo {
     /// interface, an answer of ICMP to an earlier packet): QUIC's loss recovery and timeouts judge it.
     pub(crate) fn send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
         let sent = match &self.offloads {
-            Some(state) => {
+            Some(Offloads { bursts, singles, .. }) => {
+                let state = if transmit.segment_size.is_some() { bursts } else { singles };
                 self.socket.try_io(Interest::WRITABLE, || state.send((&self.socket).into(), transmit))
             }
             None => self.socket.try_send_to(transmit.contents, transmit.destination).map(drop),
@@ -113,9 +182,9 @@ impl UdpIo {
     pub(crate) fn receive(&self, buffers: &mut [IoSliceMut<'_>], meta: &mut [RecvMeta]) -> io::Result<usize> {
         loop {
             let received = match &self.offloads {
-                Some(state) => self
+                Some(Offloads { bursts, .. }) => self
                     .socket
-                    .try_io(Interest::READABLE, || state.recv((&self.socket).into(), buffers, meta)),
+                    .try_io(Interest::READABLE, || bursts.recv((&self.socket).into(), buffers, meta)),
                 None => self.receive_plain(buffers, meta),
             };
             match received {

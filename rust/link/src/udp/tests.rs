@@ -2,14 +2,17 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use quinn_udp::Transmit;
+use softlan_switch::{Counters, DropReason};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::timeout;
 
 use crate::cable::{Cable, Clock};
 use crate::engine::link::Sink;
+use crate::udp::{FIRST_PAUSE, UdpIo};
 use crate::{Connection, Endpoint, TransportSettings, Trust, UdpKind};
 
 const NAME: &str = "lanparty-relay.local";
@@ -121,4 +124,78 @@ async fn a_burst_is_received_in_full() {
             assert_eq!(far.receive().await[0], round);
         }
     }
+}
+
+/// Sends to a port that nothing can be sent to (EINVAL): one packet, or a burst of two.
+#[cfg(target_os = "linux")]
+async fn fail(socket: &UdpIo, burst: bool) {
+    std::future::poll_fn(|context| socket.poll_writable(context)).await.unwrap();
+    let destination = SocketAddr::from(([127, 0, 0, 1], 0));
+    let segment_size = burst.then_some(600);
+    let transmit = Transmit { destination, ecn: None, contents: &[0; 1200], segment_size, src_ip: None };
+    socket.send(&transmit).unwrap();
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn bursts_end_neither_for_a_packet_that_cannot_be_sent_nor_for_good() {
+    let mut socket = UdpIo::bind("127.0.0.1:0".parse().unwrap(), UdpKind::Auto).unwrap();
+    let (whole, start) = (socket.burst(1200), Instant::now());
+    assert!(whole > 1);
+    // Whoever says that they are at port 0 has our answer fail.
+    fail(&socket, false).await;
+    assert!(socket.burst(1200) == whole && !socket.is_to_renew());
+    // An address of ours that is gone for a moment fails bursts.
+    fail(&socket, true).await;
+    assert!(socket.burst(1200) == 1 && socket.is_to_renew());
+    for (seconds, packets) in [(0, 1), (1, whole)] {
+        socket.renew(start + seconds * FIRST_PAUSE);
+        assert_eq!(socket.burst(1200), packets);
+    }
+    // At once again: twice as long.
+    fail(&socket, true).await;
+    for (seconds, packets) in [(2, 1), (3, whole), (6, whole), (7, whole)] {
+        socket.renew(start + seconds * FIRST_PAUSE);
+        assert_eq!(socket.burst(1200), packets, "{seconds}");
+    }
+    assert!(!socket.is_to_renew(), "it has gone well for a while");
+}
+
+#[tokio::test]
+async fn what_waits_when_a_cable_ends_is_counted() {
+    let (_client, _server, near, _far) = connected("127.0.0.1:0", UdpKind::Auto, UdpKind::Auto).await;
+    let counters = Arc::new(Counters::default());
+    let cable = Cable::new(&near.connection, true, counters.clone(), near.clock);
+    for _ in 0..3 {
+        cable.send(near.clock.now(), Bytes::from_static(&[0; 100]));
+    }
+    cable.close();
+    assert_eq!(counters.drops(DropReason::NotConnected), 3);
+    cable.send(near.clock.now(), Bytes::from_static(&[0; 100]));
+    cable.close();
+    assert_eq!((counters.drops(DropReason::NotConnected), cable.is_empty()), (4, true));
+}
+
+#[tokio::test]
+async fn a_connection_that_ends_or_is_unplugged_closes_its_cable() {
+    let (_client, _server, near, far) = connected("127.0.0.1:0", UdpKind::Auto, UdpKind::Auto).await;
+    // What it drops of one datagram, once it drops what waits.
+    let on = |end: &End| {
+        let counters = Arc::new(Counters::default());
+        let cable = Cable::new(&end.connection, true, counters.clone(), end.clock);
+        end.connection.link().plug(cable.clone(), Box::new(Collect(unbounded_channel().0)));
+        move || {
+            let before = counters.drops(DropReason::NotConnected);
+            cable.send(Duration::ZERO, Bytes::from_static(&[0; 100]));
+            counters.drops(DropReason::NotConnected) - before
+        }
+    };
+    let (at_near, at_far) = (on(&near), on(&far));
+    near.connection.link().unplug();
+    assert_eq!((at_near(), at_far()), (1, 0));
+    near.connection.close(0, "");
+    timeout(PATIENCE, far.connection.closed()).await.unwrap();
+    assert_eq!(at_far(), 1);
+    // Plugged in too late.
+    assert_eq!(on(&far)(), 1);
 }
