@@ -13,7 +13,6 @@ import itertools
 import logging
 import platform
 import random
-import socket
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from typing import Any, Protocol
 from softlan import __version__
 from softlan._core import Connection, CoreError, Endpoint, Mac, TransportSettings
 from softlan.client.barred import barred
+from softlan.client.lookup import resolve
 from softlan.config import Congestion, HostPort, parse_host_port
 from softlan.control.channel import ControlChannel
 from softlan.control.codes import Code, Retry
@@ -57,7 +57,7 @@ from softlan.observe.counters import known_counters
 from softlan.observe.events import Event
 from softlan.observe.logs import log_event, tell_plain_socket
 
-__all__ = ["RelaySession", "SessionConfig", "SessionHandler", "explain_failure", "resolve"]
+__all__ = ["RelaySession", "SessionConfig", "SessionHandler", "explain_failure"]
 
 logger = logging.getLogger(__name__)
 
@@ -569,33 +569,6 @@ _CLOSE_WORDS = {
 }
 
 
-async def resolve(relay: HostPort) -> list[str]:
-    """Look a relay up: up to four addresses, `IP:PORT` each, in the order to try them in.
-
-    Raises:
-        RelayUnreachableError: the name has none, or nobody answers for it.
-
-    """
-    try:
-        async with asyncio.timeout(_FIRST_CONNECT_S):
-            found = await asyncio.get_running_loop().getaddrinfo(
-                relay.host, relay.port, type=socket.SOCK_DGRAM
-            )
-    except (OSError, TimeoutError, UnicodeError) as error:
-        # A UnicodeError is a name that IDNA cannot write (RFC 5891).
-        raise RelayUnreachableError(
-            f"{relay.host} does not resolve to an address: {_resolver_words(error)}",
-            hint="check the spelling, and this machine's name servers",
-        ) from error
-    return list(dict.fromkeys(_address(*info[4]) for info in found))[:4]
-
-
-def _address(host: str | int, port: int | bytes, _flow: int = 0, scope: int = 0) -> str:
-    """Print what getaddrinfo found as `IP:PORT`, a link-local address with its zone's number (RFC 4007 section 11.2)."""
-    host = str(host).partition("%")[0]
-    return str(HostPort(f"{host}%{scope}" if scope else host, int(port)))
-
-
 def explain_failure(error: CoreError, relay: HostPort, waited_s: float, *, pinned: bool) -> SoftlanError:
     """Turn the core's error about a connection that did not come about within `waited_s` into one that says what to do next.
 
@@ -647,16 +620,6 @@ def _is_final(error: SoftlanError) -> bool:
     if isinstance(error, RejectedError):
         return not error.retryable
     return isinstance(error, InterfaceError | PrivilegeError)
-
-
-def _resolver_words(error: OSError | TimeoutError | UnicodeError) -> str:
-    if isinstance(error, UnicodeError):
-        return "it is no name that can be asked for"
-    return (
-        (error.strerror or str(error))
-        if isinstance(error, socket.gaierror)
-        else "no answer from the name server"
-    )
 
 
 def _newcomer(peer: PeerJoined) -> str:

@@ -17,17 +17,18 @@ from cryptography import x509
 
 from softlan.client.identity import SECRET_SIZE, Identity, default_identity_path, hold_identity
 from softlan.client.library import Session
-from softlan.client.session import SessionConfig, resolve
+from softlan.client.lookup import resolve
+from softlan.client.session import SessionConfig
 from softlan.config import HostPort, parse_host_port
 from softlan.control.messages import SUPPORTED_PROTOCOLS, Role
 from softlan.doctor import judge, knock, visit
 from softlan.doctor.findings import Check, Finding, Grade, from_error
 from softlan.doctor.machine import look_at_adapter, look_at_parts
 from softlan.doctor.quic import Look, look
-from softlan.doctor.threads import in_thread
 from softlan.errors import RelayUnreachableError, SoftlanError, TrustError
 from softlan.knock import Outcome
 from softlan.observe.local import read_all
+from softlan.threads import in_thread
 from softlan.trust import UNUSABLE, public_key_pin
 
 __all__ = ["Wish", "examine"]
