@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from softlan.cli import main
-from softlan.client.cli import client
+from softlan.client.cli import client, join
 from softlan.gateway.cli import gateway
 from softlan.relay.cli import relay
 from softlan.settings import default_files, key_lines, read_settings, settable_options
@@ -235,6 +235,15 @@ def test_an_invite_answers_and_options_beside_it_count_more(tmp_path, monkeypatc
     assert told["room"] == ("OTHER", "SOFTLAN_CLIENT_ROOM")
     assert told["relay"] == ("relay.example.org:443", "the invite")
     assert shown("client", "--config", str(file), "softlan://b.example/C")["relay"][0] == "b.example:443"
+
+
+def test_join_reads_the_clients_file_and_the_pasted_invite_counts_more(tmp_path):
+    file = tmp_path / "client.toml"
+    file.write_text(f'invite = "{LINK}?key=topsecret"\ntap = "party0"\n')
+    pasted = join.make_context("join", ["--config", str(file), "softlan://b.example/C"]).params
+    assert (str(pasted["relay"]), pasted["room"], pasted["key"]) == ("b.example:443", "C", None)
+    assert pasted["tap"] == "party0"
+    assert "--invite" not in run("join", "--help").output
 
 
 def test_who_gives_neither_invite_nor_options_is_told_of_both():
