@@ -21,7 +21,7 @@ from typing import Any, Protocol
 from softlan import __version__
 from softlan._core import Connection, CoreError, Endpoint, Mac, TransportSettings
 from softlan.client.barred import barred
-from softlan.client.lookup import resolve
+from softlan.client.lookup import AddressBook
 from softlan.config import Congestion, HostPort, parse_host_port
 from softlan.control.channel import ControlChannel
 from softlan.control.codes import Code, Retry
@@ -156,6 +156,7 @@ class RelaySession:
         self.entered = asyncio.Event()
         """Set once the room has been entered for the first time."""
         self._handler = handler
+        self._book = AddressBook()
         self._away_s = 0.0
         self._elsewhere: HostPort | None = None
         self._stopping = asyncio.Event()
@@ -207,6 +208,7 @@ class RelaySession:
                 )
                 await self._pause(pause)
         finally:
+            self._book.close()
             await self._close_endpoint()
 
     async def _close_endpoint(self) -> None:
@@ -300,7 +302,7 @@ class RelaySession:
 
     async def _connect(self) -> Connection:
         """Connect to the relay; before the first join, give up as soon as there is clearly no way to it."""
-        addresses = await resolve(self.relay)
+        addresses = await self._book.addresses(self.relay)
         if self.joins:
             # Who was in the room waits for its relay, whatever anybody says of the way there.
             return await self._try(addresses)
@@ -320,7 +322,7 @@ class RelaySession:
             doubting.cancel()
 
     async def _try(self, addresses: list[str]) -> Connection:
-        """Try a relay's addresses until one answers or the time is over.
+        """Try a relay's addresses until one answers or the time is over; `addresses` may grow meanwhile.
 
         An attempt sends its first packet again after ever longer pauses (RFC 9002 section 6.2), so that a relay that comes back in
         between would be found late. So attempts are made beside each other, a new one every `_STAGGER_S`, and the first that
@@ -331,16 +333,18 @@ class RelaySession:
         deadline = time.monotonic() + limit
         pending: dict[asyncio.Future[Connection], str] = {}
         last: CoreError | None = None
+        relay, told = self.relay, set[str]()
         try:
             for turn in itertools.count():
                 left = deadline - time.monotonic()
                 if addresses and (left > 0 or not turn):
                     address = addresses[turn % len(addresses)]
-                    if turn < len(addresses):
+                    if address not in told:
+                        told.add(address)
                         log_event(
                             logger,
                             Event.SESSION_CONNECTING,
-                            status.say(status.Connecting(str(self.relay), address)),
+                            status.say(status.Connecting(str(relay), address)),
                             address=address,
                         )
                     attempt = self.endpoint.connect(
@@ -359,22 +363,21 @@ class RelaySession:
                     address = pending.pop(ended)
                     error = ended.exception()
                     if error is None:
-                        log_event(
-                            logger, Event.SESSION_CONNECTED, status.say(status.Connected(str(self.relay)))
-                        )
+                        self._book.reached(relay, address)
+                        log_event(logger, Event.SESSION_CONNECTED, status.say(status.Connected(str(relay))))
                         return ended.result()
                     if not isinstance(error, CoreError):
                         raise error
                     last = error
                     if error.args[0] in _TRUST_FAULTS:
-                        raise explain_failure(error, self.relay, limit, pinned=config.pinned) from error
+                        raise explain_failure(error, relay, limit, pinned=config.pinned) from error
                     # What was refused is refused again; what was not answered may be, as long as there is time.
                     if error.args[0] != "timed-out" and address in addresses:
                         addresses.remove(address)
         finally:
             await _abandon(pending)
         assert last is not None
-        raise explain_failure(last, self.relay, limit, pinned=config.pinned) from last
+        raise explain_failure(last, relay, limit, pinned=config.pinned) from last
 
     @property
     def relay(self) -> HostPort:
