@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from cryptography import x509
 
-from softlan.client.identity import SECRET_SIZE, Identity, default_identity_path, hold_identity
+from softlan.client.identity import SECRET_SIZE, Identity, default_identity_path, hold_identity, is_held
 from softlan.client.library import Session
 from softlan.client.lookup import resolve
 from softlan.client.session import SessionConfig
@@ -65,7 +65,8 @@ async def examine(wish: Wish) -> AsyncIterator[Finding]:
     for finding in look_at_parts(parts):
         yield finding
     if wish.interface is None:
-        playing = any(part.part == "client" for part in parts)
+        # On Windows parts tell nobody how they do, but hold their identity.
+        playing = any(part.part == "client" for part in parts) or _plays(wish.identity)
         for finding in await in_thread(look_at_adapter, wish.tap, wish.attach, playing=playing):
             yield finding
     if wish.session is not None:
@@ -76,6 +77,13 @@ async def examine(wish: Wish) -> AsyncIterator[Finding]:
 
         for finding in await in_thread(look_at_lan, wish.interface):
             yield finding
+
+
+def _plays(identity: Path | None) -> bool:
+    """Say whether a client runs here with this identity, the user's own if None."""
+    with contextlib.suppress(SoftlanError):
+        return is_held(identity or default_identity_path(Role.CLIENT))
+    return False
 
 
 class _Relay:
