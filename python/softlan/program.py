@@ -40,7 +40,7 @@ def run_program(command: click.Command, **context: Any) -> NoReturn:
 
 
 def _put_streams_in_place() -> None:
-    """Let what is written to a stream that is missing go nowhere: Python has None for one that a shell closed, and pythonw for all three."""
+    """Let what is written to a missing stream go nowhere: Python has None for one that a shell closed, and for all three under pythonw."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - for as long as the process lasts
