@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 import dataclasses
 import datetime
+import os
 import secrets
 import statistics
+import sys
 from collections.abc import AsyncIterator, Awaitable
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,13 +66,15 @@ async def examine(wish: Wish) -> AsyncIterator[Finding]:
     parts = await in_thread(read_all)
     for finding in look_at_parts(parts):
         yield finding
+    may_play = sys.platform != "linux" or os.geteuid() == 0
     if wish.interface is None:
         # On Windows parts tell nobody how they do, but hold their identity.
         playing = any(part.part == "client" for part in parts) or _plays(wish.identity)
         for finding in await in_thread(look_at_adapter, wish.tap, wish.attach, playing=playing):
+            may_play |= finding.check is Check.ADAPTER and finding.grade is not Grade.BAD
             yield finding
     if wish.session is not None:
-        async for finding in _Relay(wish, wish.session).examine():
+        async for finding in _Relay(wish, wish.session, may_play=may_play).examine():
             yield finding
     if wish.interface is not None:
         from softlan.doctor.lan import look_at_lan
@@ -87,11 +91,12 @@ def _plays(identity: Path | None) -> bool:
 
 
 class _Relay:
-    """Everything about one relay."""
+    """Everything about one relay. `may_play`: this user has the rights that a client or gateway takes."""
 
-    def __init__(self, wish: Wish, session: SessionConfig) -> None:
+    def __init__(self, wish: Wish, session: SessionConfig, *, may_play: bool) -> None:
         self._wish = wish
         self._session = session
+        self._may_play = may_play
         self._seen: Look | SoftlanError = SoftlanError("not looked at")
         self._trusted: visit.Trusted | SoftlanError = SoftlanError("not tried")
 
@@ -210,6 +215,11 @@ class _Relay:
             yield Finding(Check.ROOM, Grade.SKIPPED, "not tried, as asked")
             return
         once = visit.is_for_once(self._session)
+        if once and self._wish.identity is None and not self._may_play:
+            # The invite would be this user's for good, and root, who plays, would be refused.
+            says = "not tried: the invite is for one use, and this user is not the one who can play with it"
+            yield Finding(Check.ROOM, Grade.SKIPPED, says, "run this as you join: sudo softlan doctor")
+            return
         try:
             with contextlib.ExitStack() as stack:
                 path = self._wish.identity or default_identity_path(self._session.role)
