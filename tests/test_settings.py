@@ -15,8 +15,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from softlan.cli import main
-from softlan.client.cli import client
+from softlan.client.cli import client, join
+from softlan.client.identity import Identity
+from softlan.control.keys import parse_key
+from softlan.control.messages import Role
+from softlan.errors import ConfigError
 from softlan.gateway.cli import gateway
+from softlan.parts import session_config
+from softlan.relay.certificates import make_dev_certificate
 from softlan.relay.cli import relay
 from softlan.settings import default_files, key_lines, read_settings, settable_options
 
@@ -237,12 +243,95 @@ def test_an_invite_answers_and_options_beside_it_count_more(tmp_path, monkeypatc
     assert shown("client", "--config", str(file), "softlan://b.example/C")["relay"][0] == "b.example:443"
 
 
+def test_join_reads_the_clients_file_and_the_pasted_invite_counts_more(tmp_path):
+    file = tmp_path / "client.toml"
+    file.write_text(f'invite = "{LINK}?key=topsecret"\ntap = "party0"\n')
+    pasted = join.make_context("join", ["--config", str(file), "softlan://b.example/C"]).params
+    assert (str(pasted["relay"]), pasted["room"], pasted["key"]) == ("b.example:443", "C", None)
+    assert pasted["tap"] == "party0"
+    assert "--invite" not in run("join", "--help").output
+
+
 def test_who_gives_neither_invite_nor_options_is_told_of_both():
     ended = run("gateway", "--interface", "eth0")
     assert ended.exit_code == 2
     assert "Missing option '--relay'. Paste an invite" in ended.output
     ended = run("join", "softlan://relay.example.org/A&pin=1")
     assert (ended.exit_code, "the invite's room" in ended.output) == (2, True)
+
+
+# Options that exclude each other --------------------------------------------------------------------------------------
+
+PIN = "A" * 43
+PINNED = f"{LINK}?pin={PIN}&key=invited-key"
+
+
+@pytest.fixture
+def session_of(tmp_path):
+    """What the client would join with, by a file's text and its arguments, with a certificate and a key file beside it."""
+    (tmp_path / "relay.der").write_bytes(make_dev_certificate("relay.test").chain[0])
+    (tmp_path / "room.key").write_text("key in a file\n")
+
+    def read(text, *arguments):
+        file = tmp_path / "client.toml"
+        file.write_text(text)
+        arguments = [a.replace("DIR", str(tmp_path)) for a in arguments]
+        names = ("relay", "server_name", "relay_ca_cert", "room", "congestion", "pins", "key", "key_file")
+        with client.make_context("client", ["--config", str(file), *arguments]) as ctx:
+            given = {name: ctx.params[name] for name in names}
+            return session_config(role=Role.CLIENT, identity=Identity(None, bytes(32)), **given)
+
+    return read
+
+
+CERTIFICATE, KEY_FILE = ("--relay-ca-cert", "DIR/relay.der"), ("--key-file", "DIR/room.key")
+
+
+@pytest.mark.parametrize(
+    ("text", "arguments", "by_pin"),
+    [
+        ("relay-ca-cert = 'relay.der'", [PINNED], True),
+        ("relay-ca-cert = 'relay.der'", [LINK, "--pin", PIN], True),
+        (f"pin = ['{PIN}']", [LINK, *CERTIFICATE], False),
+        (f"invite = '{PINNED}'", CERTIFICATE, False),
+        (f"invite = '{PINNED}'\nrelay-ca-cert = 'relay.der'", [], False),
+        ("", [PINNED, *CERTIFICATE], False),
+        ("", [LINK, *CERTIFICATE, "--pin", PIN], None),
+        (f"relay-ca-cert = 'relay.der'\npin = ['{PIN}']", [LINK], None),
+    ],
+)
+def test_a_pin_or_a_certificate_by_what_counts_more(session_of, text, arguments, by_pin):
+    if by_pin is None:
+        with pytest.raises(ConfigError, match="--pin and --relay-ca-cert exclude each other"):
+            session_of(text, *arguments)
+    else:
+        found = session_of(text, *arguments)
+        assert (bool(found.pins), bool(found.trusted()), found.pinned) == (by_pin, not by_pin, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "arguments", "key"),
+    [
+        ("key = 'typed key'", [LINK, *KEY_FILE], "key in a file"),
+        ("key-file = 'room.key'", [LINK, "--key", "typed key"], "typed key"),
+        ("key-file = 'room.key'", [PINNED], "invited-key"),
+        ("", [PINNED, *KEY_FILE], "key in a file"),
+        (f"invite = '{PINNED}'\nkey-file = 'room.key'", [], "key in a file"),
+        ("", ["SOFTLAN_KEY=key of all", LINK, *KEY_FILE], "key in a file"),
+        ("key-file = 'room.key'", ["SOFTLAN_KEY=key of all", LINK], "key of all"),
+        ("", [LINK, "--key", "typed key", *KEY_FILE], None),
+        ("key = 'typed key'\nkey-file = 'room.key'", [LINK], None),
+    ],
+)
+def test_a_key_by_what_counts_more(session_of, monkeypatch, text, arguments, key):
+    if arguments and arguments[0].startswith("SOFTLAN_KEY="):
+        monkeypatch.setenv(*arguments[0].split("="))
+        arguments = arguments[1:]
+    if key is None:
+        with pytest.raises(ConfigError, match="--key and --key-file exclude each other"):
+            session_of(text, *arguments)
+    else:
+        assert session_of(text, *arguments).key == parse_key(key)
 
 
 def test_relative_paths_are_relative_to_the_file(tmp_path):

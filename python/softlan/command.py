@@ -28,6 +28,7 @@ __all__ = [
     "answered_by_invite",
     "config_option",
     "invite_options",
+    "outranked",
     "settings_file",
 ]
 
@@ -160,6 +161,23 @@ def answered_by_invite(ctx: click.Context, name: str | None) -> bool:
     """Tell whether an option got its value from an invite; asked after it was processed."""
     answers = ctx.meta.get(_INVITE)
     return isinstance(answers, _Answers) and name in answers.used
+
+
+def outranked(first: str, second: str) -> str | None:
+    """Say which of two parameters that exclude each other gives way in the command that runs; None: they count the same.
+
+    It is the one that was given in a place that counts less; in the same place, what an invite says.
+    """
+    ctx = click.get_current_context(silent=True)
+    if ctx is None:
+        return None
+    ranks = {name: _rank(ctx, name) for name in (first, second)}
+    return None if ranks[first] == ranks[second] else min(ranks, key=ranks.__getitem__)
+
+
+def _rank(ctx: click.Context, name: str) -> tuple[int, bool]:
+    source = ctx.get_parameter_source(name)
+    return 0 if source is None else _RANK.get(source, 0), not answered_by_invite(ctx, name)
 
 
 INVITE = option_type("invite", parse_invite)

@@ -19,14 +19,13 @@ from pathlib import Path
 from typing import Any, NoReturn, ParamSpec, Protocol, TypeVar
 
 import click
-from click.core import ParameterSource
 
 from softlan import __version__
 from softlan._core import WIRE_VERSION, FrameLog
 from softlan._core import __version__ as core_version
 from softlan.client.identity import Identity
 from softlan.client.session import RelaySession, SessionConfig
-from softlan.command import InvitedOption, invite_options, settings_file
+from softlan.command import InvitedOption, invite_options, outranked, settings_file
 from softlan.config import HOST_PORT, ROOM, Congestion, HostPort, option_type
 from softlan.control.keys import RoomKey, parse_key
 from softlan.control.messages import PROTOCOL, Role
@@ -203,15 +202,21 @@ def session_config(
     """Put the session options together.
 
     Raises:
-        ConfigError: the certificate or key file cannot be read, or options exclude each other.
+        ConfigError: the certificate or key file cannot be read, or options that were given in the same place exclude each other.
 
     """
     name = server_name or relay.host
     if pins and relay_ca_cert is not None:
-        raise ConfigError(
-            "--pin and --relay-ca-cert exclude each other",
-            hint="a pin needs no certificate; leave --relay-ca-cert away",
-        )
+        match outranked("pins", "relay_ca_cert"):
+            case "pins":
+                pins = ()
+            case "relay_ca_cert":
+                relay_ca_cert = None
+            case _:
+                raise ConfigError(
+                    "--pin and --relay-ca-cert exclude each other",
+                    hint="a pin needs no certificate; leave --relay-ca-cert away",
+                )
     if pins:
         trusted: Callable[[], list[bytes]] = list
     elif relay_ca_cert is None:
@@ -235,12 +240,15 @@ def session_config(
 
 
 def _room_key(key: str | None, key_file: Path | None) -> RoomKey | None:
+    if key is not None and key_file is not None:
+        match outranked("key", "key_file"):
+            case "key":
+                key = None
+            case "key_file":
+                key_file = None
+            case _:
+                raise ConfigError("--key and --key-file exclude each other", hint="leave one of them away")
     if key_file is not None:
-        # A key in the environment gives way to a file on the command line; two on the command line are a mistake.
-        context = click.get_current_context(silent=True)
-        source = context.get_parameter_source("key") if context is not None else None
-        if key is not None and source is not ParameterSource.ENVIRONMENT:
-            raise ConfigError("--key and --key-file exclude each other", hint="leave one of them away")
         try:
             key = key_file.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:

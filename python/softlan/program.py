@@ -19,6 +19,7 @@ __all__ = ["run_program"]
 
 def run_program(command: click.Command, **context: Any) -> NoReturn:
     """Run a command as a process of its own; `context` is for `click.Command.main`. What the command cleans up is cleaned up by then."""
+    _put_streams_in_place()
     status: int
     try:
         command.main(**context)
@@ -36,3 +37,10 @@ def run_program(command: click.Command, **context: Any) -> NoReturn:
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
     os._exit(status)
+
+
+def _put_streams_in_place() -> None:
+    """Let what is written to a missing stream go nowhere: Python has None for one that a shell closed, and for all three under pythonw."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - for as long as the process lasts

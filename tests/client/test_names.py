@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from softlan.client.session import resolve
+from softlan.client.lookup import resolve
 from softlan.config import HostPort
 from softlan.errors import RelayUnreachableError
 

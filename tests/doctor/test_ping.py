@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import socket
 
 import pytest
 from hypothesis import given
@@ -12,7 +13,8 @@ from softlan._core import EthernetFrame, Mac
 from softlan.client.library import Peer
 from softlan.control.messages import Role
 from softlan.doctor.ping import ArpTarget, LoopbackTarget, choose
-from softlan.errors import ConfigError
+from softlan.doctor.ways import OwnAdapter
+from softlan.errors import ConfigError, SoftlanError
 
 OWN, ANN = Mac("02:00:00:00:00:01"), Mac("02:00:00:00:00:02")
 PEERS = [Peer(1, Role.GATEWAY, None), Peer(2, Role.CLIENT, ANN)]
@@ -84,3 +86,26 @@ def test_nobody_is_chosen(wanted: str, words: str) -> None:
     with pytest.raises(ConfigError, match=words) as refused:
         choose(wanted, PEERS)
     assert refused.value.hint
+
+
+async def test_an_adapter_that_is_gone_is_told_in_words() -> None:
+    """The kernel's word comes by a socket's next use; here it is that nobody listens at a port."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+        one.bind(("127.0.0.1", 0))
+        nobody = one.getsockname()
+    way = object.__new__(OwnAdapter)
+    way._interface = "softlan0"
+    way._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with way._socket:
+        way._socket.setblocking(False)
+        way._socket.connect(nobody)
+        await way.send(b"frame")
+        with pytest.raises(
+            SoftlanError, match="the adapter softlan0 cannot be used any more: Connection refused"
+        ):
+            await anext(aiter(way.frames()))
+        await way.send(b"frame")
+        with pytest.raises(
+            SoftlanError, match="the adapter softlan0 cannot be used any more: Connection refused"
+        ):
+            await way.send(b"frame")

@@ -3,7 +3,10 @@
 import asyncio
 import os
 import socket
+import stat
 import struct
+import sys
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -24,6 +27,7 @@ from softlan.observe.capture import (
     start_capture,
     verdict,
 )
+from softlan.observe.cli import _open
 from softlan.observe.local import find_sockets
 from softlan.observe.pcapng import LINK_ETHERNET, LINK_USER0
 
@@ -140,6 +144,36 @@ async def test_refusals_reach_the_asker(directory):
         with pytest.raises(SoftlanError, match="4 captures run already"):
             await asked(server)
         assert kept
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+async def test_a_full_disk_is_told_in_words(directory):
+    async with CaptureServer("relay", lambda _: Source(record(), b"")):
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "softlan", "capture", "/dev/full"), stderr=asyncio.subprocess.PIPE
+        )
+        _, said = await asyncio.wait_for(process.communicate(), 60)
+    assert said.decode().splitlines()[0] == "error: cannot write /dev/full: No space left on device"
+    assert b"Traceback" not in said
+    assert process.returncode == 1
+
+
+def test_a_file_that_was_there_becomes_its_owners_alone(tmp_path):
+    file = tmp_path / "old.pcapng"
+    file.write_bytes(b"of yesterday")
+    file.chmod(0o644)
+    with _open(file) as out:
+        out.write(b"frames")
+    assert (stat.S_IMODE(file.stat().st_mode), file.read_bytes()) == (0o600, b"frames")
+
+
+def test_what_is_no_file_keeps_its_mode(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe, 0o640)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    with _open(pipe):
+        assert stat.S_IMODE(pipe.stat().st_mode) == 0o640
+    os.close(reader)
 
 
 async def test_nobody_there(tmp_path):

@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from softlan.cli import main
+from softlan.errors import ConfigError
 from softlan.lab.testing import must_have_all
 
 UNITS = Path(__file__).parents[2] / "packaging" / "systemd"
@@ -72,3 +73,25 @@ def test_an_installed_softlan_prints_the_unit_for_itself(name):
     here = str(Path(sys.executable).with_name("softlan"))
     assert done.output == (UNITS / name).read_text().replace(INSTALLED, here)
     assert here in done.output
+
+
+SESSIONS = {"client": "softlan-client.service", "gateway": "softlan-gateway@.service"}
+LOADED = re.compile(r"^#   LoadCredential=(.+):/etc/softlan/\1$", re.MULTILINE)
+
+
+@pytest.mark.parametrize(("part", "name"), SESSIONS.items())
+def test_every_file_that_the_example_settings_name_has_a_line_in_the_unit(part, name):
+    """By a relative path, which leads to the copies that systemd makes."""
+    example = (UNITS.parent / "config" / f"{part}.toml").read_text()
+    named = set(re.findall(r'^#(?:key-file|relay-ca-cert) = "([^/"\n]+)"$', example, re.MULTILINE))
+    assert len(named) == 2
+    assert set(LOADED.findall((UNITS / name).read_text())) == named
+
+
+def test_the_relay_has_a_line_for_rooms_and_for_a_key_file():
+    assert LOADED.findall((UNITS / "softlan-relay.service").read_text()) == ["rooms.toml", "party1.key"]
+
+
+@pytest.mark.parametrize("name", SESSIONS.values())
+def test_settings_that_cannot_be_used_are_not_tried_again(name):
+    assert f"\nRestartPreventExitStatus={ConfigError.exit_code}\n" in (UNITS / name).read_text()

@@ -10,7 +10,7 @@ from scenarios import ETHERNET, RELAY, ROUTER, TAP, WIFI
 
 from softlan.errors import InterfaceError
 from softlan.windows.errors import WindowsCallError, call_error
-from softlan.windows.ip import BestRoute, Family, Route, host_network, plain_address
+from softlan.windows.ip import BestRoute, Family, InterfaceSettings, Route, host_network, plain_address
 from softlan.windows.journal import Journal
 from softlan.windows.pin import PinState, RelayPin, judge_pin, underlay_route
 from softlan.windows.undo import Undoer
@@ -143,6 +143,87 @@ def test_offline_the_pin_waits(world, journal):
     assert pin.check() is PinState.OFFLINE
     world.set_interface(ETHERNET, connected=True)
     assert pin.check() is PinState.HELD
+
+
+def without_default(world, luid):
+    return [r for r in world.ip.table if r.luid != luid or r.prefix != DEFAULT]
+
+
+OTHER_ROUTER = IPv4Address("192.168.7.254")
+
+
+def another_router(world):
+    """On the same cable, as a DHCP lease may bring it."""
+    world.ip.table = [*without_default(world, ETHERNET), Route(ETHERNET, DEFAULT, OTHER_ROUTER)]
+
+
+def another_network(world):
+    """Ethernet has a cable and no way out any more, Wi-Fi is there."""
+    world.ip.table = without_default(world, ETHERNET)
+    world.set_interface(WIFI, connected=True)
+
+
+@pytest.mark.parametrize(
+    ("happens", "way"),
+    [(another_router, (ETHERNET, OTHER_ROUTER)), (another_network, (WIFI, IPv4Address("10.9.0.1")))],
+)
+def test_the_pin_moves_with_the_machine_though_its_route_is_still_there(world, journal, happens, way):
+    pin = RelayPin(world.ip, journal, TAP)
+    pin.pin(RELAY)
+    happens(world)
+    assert pin.check() is PinState.MOVED
+    assert pin.check() is PinState.HELD
+    assert (pin.route.luid, pin.route.next_hop) == way
+    assert [r for r in world.ip.table if r.prefix == pin.route.prefix] == [pin.route]
+    pin.close()
+    assert journal.records == ()
+
+
+def test_the_pin_stays_while_the_machine_has_no_other_way(world, journal):
+    pin = RelayPin(world.ip, journal, TAP)
+    pin.pin(RELAY)
+    world.ip.table = without_default(world, ETHERNET)
+    assert pin.check() is PinState.HELD
+    assert pin.route == PIN
+
+
+def test_of_two_ways_as_good_the_pin_keeps_its_own(world, journal):
+    pin = RelayPin(world.ip, journal, TAP)
+    pin.pin(RELAY)
+    world.ip.table.insert(0, Route(ETHERNET, DEFAULT, OTHER_ROUTER))
+    assert pin.check() is PinState.HELD
+
+
+def test_a_way_that_windows_did_not_take_is_no_reason_to_move(world, journal):
+    """The choice made here is by metrics alone; Windows may know better, as with a router that is dead."""
+    world.set_interface(WIFI, connected=True)
+    way = world.ip.best_route(RELAY)
+    world.ip.table.insert(0, Route(WIFI, NEAR, IPv4Address("10.9.0.1")))
+    best_route, world.ip.best_route = world.ip.best_route, lambda _: way
+    pin = RelayPin(world.ip, journal, TAP)
+    pin.pin(RELAY)
+    world.ip.best_route = best_route
+    assert pin.check() is PinState.HELD
+    assert pin.route == PIN
+
+
+def test_a_route_of_somebody_elses_is_not_moved(world, journal):
+    world.ip.create_route(PIN)
+    pin = RelayPin(world.ip, journal, TAP)
+    pin.pin(RELAY)
+    another_router(world)
+    assert pin.check() is PinState.HELD
+    assert pin.route == PIN
+
+
+def test_a_default_route_that_is_suppressed_is_no_way(world, journal):
+    pin = RelayPin(world.ip, journal, 0x99)
+    pin.pin(RELAY)
+    world.ip.change_interface(TAP, Family.IPV4, InterfaceSettings(disable_default_routes=True))
+    world.ip.table.append(Route(TAP, DEFAULT, ROUTER))
+    world.ip.change_interface(TAP, Family.IPV4, InterfaceSettings(metric=1, automatic_metric=False))
+    assert pin.check() is PinState.HELD
+    assert pin.route == PIN
 
 
 def test_what_keeps_failing_is_said_once(world, journal, caplog):

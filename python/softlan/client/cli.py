@@ -155,7 +155,12 @@ def make_join(platform: str) -> click.Command:
 
     On Windows it plays with the adapter's MAC: one pasted line is to be enough, and a new adapter has a MAC that the identity cannot know.
     """
-    options = [copy.copy(o) for o in client.params if o.name not in ("link", "invite", "self_test")]
+    options = [copy.copy(o) for o in client.params if o.name not in ("link", "self_test")]
+    for option in options:
+        if isinstance(option, click.Option) and option.name == "invite":
+            option.hidden = (
+                True  # It is there for the file that `softlan client` reads too, which may hold one.
+            )
     if platform == "win32":
         next(o for o in options if o.name == "mac_policy").default = MacPolicy.ADOPT.value
     return PartCommand(

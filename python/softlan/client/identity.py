@@ -28,7 +28,7 @@ from softlan.files import try_lock, user_directory, write_atomically
 from softlan.observe.events import Event
 from softlan.observe.logs import log_event
 
-__all__ = ["HeldIdentity", "Identity", "default_identity_path", "hold_identity"]
+__all__ = ["HeldIdentity", "Identity", "default_identity_path", "hold_identity", "is_held"]
 
 logger = logging.getLogger(__name__)
 
@@ -122,7 +122,7 @@ def hold_identity(path: Path, role: Role, *, virtual_mac: Mac | None = None) -> 
             raise ConfigError(f"the virtual MAC {virtual_mac} cannot be used: {error}") from error
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = try_lock(path.with_name(path.name + ".lock"))
+        lock = try_lock(_lock_of(path))
     except OSError as error:
         raise ConfigError(
             f"cannot keep an identity in {path.parent}: {error.strerror or error}",
@@ -144,6 +144,24 @@ def hold_identity(path: Path, role: Role, *, virtual_mac: Mac | None = None) -> 
     if virtual_mac is not None:
         identity = Identity(virtual_mac, identity.secret)
     return HeldIdentity(path, identity, lock)
+
+
+def is_held(path: Path) -> bool:
+    """Say whether a process holds the identity in `path`; nothing is made. False also where nobody can tell."""
+    lock = _lock_of(path)
+    try:
+        if not lock.exists():
+            return False
+        handle = try_lock(lock)
+    except OSError:
+        return False
+    if handle is not None:
+        os.close(handle)
+    return handle is None
+
+
+def _lock_of(path: Path) -> Path:
+    return path.with_name(path.name + ".lock")
 
 
 def _make(path: Path, role: Role) -> Identity:

@@ -13,7 +13,6 @@ import itertools
 import logging
 import platform
 import random
-import socket
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from typing import Any, Protocol
 from softlan import __version__
 from softlan._core import Connection, CoreError, Endpoint, Mac, TransportSettings
 from softlan.client.barred import barred
+from softlan.client.lookup import AddressBook
 from softlan.config import Congestion, HostPort, parse_host_port
 from softlan.control.channel import ControlChannel
 from softlan.control.codes import Code, Retry
@@ -57,7 +57,7 @@ from softlan.observe.counters import known_counters
 from softlan.observe.events import Event
 from softlan.observe.logs import log_event, tell_plain_socket
 
-__all__ = ["RelaySession", "SessionConfig", "SessionHandler", "explain_failure", "resolve"]
+__all__ = ["RelaySession", "SessionConfig", "SessionHandler", "explain_failure"]
 
 logger = logging.getLogger(__name__)
 
@@ -156,6 +156,7 @@ class RelaySession:
         self.entered = asyncio.Event()
         """Set once the room has been entered for the first time."""
         self._handler = handler
+        self._book = AddressBook()
         self._away_s = 0.0
         self._elsewhere: HostPort | None = None
         self._stopping = asyncio.Event()
@@ -207,6 +208,7 @@ class RelaySession:
                 )
                 await self._pause(pause)
         finally:
+            self._book.close()
             await self._close_endpoint()
 
     async def _close_endpoint(self) -> None:
@@ -300,7 +302,7 @@ class RelaySession:
 
     async def _connect(self) -> Connection:
         """Connect to the relay; before the first join, give up as soon as there is clearly no way to it."""
-        addresses = await resolve(self.relay)
+        addresses = await self._book.addresses(self.relay)
         if self.joins:
             # Who was in the room waits for its relay, whatever anybody says of the way there.
             return await self._try(addresses)
@@ -320,7 +322,7 @@ class RelaySession:
             doubting.cancel()
 
     async def _try(self, addresses: list[str]) -> Connection:
-        """Try a relay's addresses until one answers or the time is over.
+        """Try a relay's addresses until one answers or the time is over; `addresses` may grow meanwhile.
 
         An attempt sends its first packet again after ever longer pauses (RFC 9002 section 6.2), so that a relay that comes back in
         between would be found late. So attempts are made beside each other, a new one every `_STAGGER_S`, and the first that
@@ -331,16 +333,18 @@ class RelaySession:
         deadline = time.monotonic() + limit
         pending: dict[asyncio.Future[Connection], str] = {}
         last: CoreError | None = None
+        relay, told = self.relay, set[str]()
         try:
             for turn in itertools.count():
                 left = deadline - time.monotonic()
                 if addresses and (left > 0 or not turn):
                     address = addresses[turn % len(addresses)]
-                    if turn < len(addresses):
+                    if address not in told:
+                        told.add(address)
                         log_event(
                             logger,
                             Event.SESSION_CONNECTING,
-                            status.say(status.Connecting(str(self.relay), address)),
+                            status.say(status.Connecting(str(relay), address)),
                             address=address,
                         )
                     attempt = self.endpoint.connect(
@@ -359,22 +363,21 @@ class RelaySession:
                     address = pending.pop(ended)
                     error = ended.exception()
                     if error is None:
-                        log_event(
-                            logger, Event.SESSION_CONNECTED, status.say(status.Connected(str(self.relay)))
-                        )
+                        self._book.reached(relay, address)
+                        log_event(logger, Event.SESSION_CONNECTED, status.say(status.Connected(str(relay))))
                         return ended.result()
                     if not isinstance(error, CoreError):
                         raise error
                     last = error
                     if error.args[0] in _TRUST_FAULTS:
-                        raise explain_failure(error, self.relay, limit, pinned=config.pinned) from error
+                        raise explain_failure(error, relay, limit, pinned=config.pinned) from error
                     # What was refused is refused again; what was not answered may be, as long as there is time.
                     if error.args[0] != "timed-out" and address in addresses:
                         addresses.remove(address)
         finally:
             await _abandon(pending)
         assert last is not None
-        raise explain_failure(last, self.relay, limit, pinned=config.pinned) from last
+        raise explain_failure(last, relay, limit, pinned=config.pinned) from last
 
     @property
     def relay(self) -> HostPort:
@@ -569,33 +572,6 @@ _CLOSE_WORDS = {
 }
 
 
-async def resolve(relay: HostPort) -> list[str]:
-    """Look a relay up: up to four addresses, `IP:PORT` each, in the order to try them in.
-
-    Raises:
-        RelayUnreachableError: the name has none, or nobody answers for it.
-
-    """
-    try:
-        async with asyncio.timeout(_FIRST_CONNECT_S):
-            found = await asyncio.get_running_loop().getaddrinfo(
-                relay.host, relay.port, type=socket.SOCK_DGRAM
-            )
-    except (OSError, TimeoutError, UnicodeError) as error:
-        # A UnicodeError is a name that IDNA cannot write (RFC 5891).
-        raise RelayUnreachableError(
-            f"{relay.host} does not resolve to an address: {_resolver_words(error)}",
-            hint="check the spelling, and this machine's name servers",
-        ) from error
-    return list(dict.fromkeys(_address(*info[4]) for info in found))[:4]
-
-
-def _address(host: str | int, port: int | bytes, _flow: int = 0, scope: int = 0) -> str:
-    """Print what getaddrinfo found as `IP:PORT`, a link-local address with its zone's number (RFC 4007 section 11.2)."""
-    host = str(host).partition("%")[0]
-    return str(HostPort(f"{host}%{scope}" if scope else host, int(port)))
-
-
 def explain_failure(error: CoreError, relay: HostPort, waited_s: float, *, pinned: bool) -> SoftlanError:
     """Turn the core's error about a connection that did not come about within `waited_s` into one that says what to do next.
 
@@ -647,16 +623,6 @@ def _is_final(error: SoftlanError) -> bool:
     if isinstance(error, RejectedError):
         return not error.retryable
     return isinstance(error, InterfaceError | PrivilegeError)
-
-
-def _resolver_words(error: OSError | TimeoutError | UnicodeError) -> str:
-    if isinstance(error, UnicodeError):
-        return "it is no name that can be asked for"
-    return (
-        (error.strerror or str(error))
-        if isinstance(error, socket.gaierror)
-        else "no answer from the name server"
-    )
 
 
 def _newcomer(peer: PeerJoined) -> str:

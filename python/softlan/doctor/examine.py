@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 import dataclasses
 import datetime
+import os
 import secrets
 import statistics
+import sys
 from collections.abc import AsyncIterator, Awaitable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,19 +17,20 @@ from typing import TypeVar
 
 from cryptography import x509
 
-from softlan.client.identity import SECRET_SIZE, Identity, default_identity_path, hold_identity
+from softlan.client.identity import SECRET_SIZE, Identity, default_identity_path, hold_identity, is_held
 from softlan.client.library import Session
-from softlan.client.session import SessionConfig, resolve
+from softlan.client.lookup import resolve
+from softlan.client.session import SessionConfig
 from softlan.config import HostPort, parse_host_port
 from softlan.control.messages import SUPPORTED_PROTOCOLS, Role
 from softlan.doctor import judge, knock, visit
 from softlan.doctor.findings import Check, Finding, Grade, from_error
 from softlan.doctor.machine import look_at_adapter, look_at_parts
 from softlan.doctor.quic import Look, look
-from softlan.doctor.threads import in_thread
 from softlan.errors import RelayUnreachableError, SoftlanError, TrustError
 from softlan.knock import Outcome
 from softlan.observe.local import read_all
+from softlan.threads import in_thread
 from softlan.trust import UNUSABLE, public_key_pin
 
 __all__ = ["Wish", "examine"]
@@ -63,12 +66,15 @@ async def examine(wish: Wish) -> AsyncIterator[Finding]:
     parts = await in_thread(read_all)
     for finding in look_at_parts(parts):
         yield finding
+    may_play = sys.platform != "linux" or os.geteuid() == 0
     if wish.interface is None:
-        playing = any(part.part == "client" for part in parts)
+        # On Windows parts tell nobody how they do, but hold their identity.
+        playing = any(part.part == "client" for part in parts) or _plays(wish.identity)
         for finding in await in_thread(look_at_adapter, wish.tap, wish.attach, playing=playing):
+            may_play |= finding.check is Check.ADAPTER and finding.grade is not Grade.BAD
             yield finding
     if wish.session is not None:
-        async for finding in _Relay(wish, wish.session).examine():
+        async for finding in _Relay(wish, wish.session, may_play=may_play).examine():
             yield finding
     if wish.interface is not None:
         from softlan.doctor.lan import look_at_lan
@@ -77,12 +83,20 @@ async def examine(wish: Wish) -> AsyncIterator[Finding]:
             yield finding
 
 
-class _Relay:
-    """Everything about one relay."""
+def _plays(identity: Path | None) -> bool:
+    """Say whether a client runs here with this identity, the user's own if None."""
+    with contextlib.suppress(SoftlanError):
+        return is_held(identity or default_identity_path(Role.CLIENT))
+    return False
 
-    def __init__(self, wish: Wish, session: SessionConfig) -> None:
+
+class _Relay:
+    """Everything about one relay. `may_play`: this user has the rights that a client or gateway takes."""
+
+    def __init__(self, wish: Wish, session: SessionConfig, *, may_play: bool) -> None:
         self._wish = wish
         self._session = session
+        self._may_play = may_play
         self._seen: Look | SoftlanError = SoftlanError("not looked at")
         self._trusted: visit.Trusted | SoftlanError = SoftlanError("not tried")
 
@@ -201,6 +215,11 @@ class _Relay:
             yield Finding(Check.ROOM, Grade.SKIPPED, "not tried, as asked")
             return
         once = visit.is_for_once(self._session)
+        if once and self._wish.identity is None and not self._may_play:
+            # The invite would be this user's for good, and root, who plays, would be refused.
+            says = "not tried: the invite is for one use, and this user is not the one who can play with it"
+            yield Finding(Check.ROOM, Grade.SKIPPED, says, "run this as you join: sudo softlan doctor")
+            return
         try:
             with contextlib.ExitStack() as stack:
                 path = self._wish.identity or default_identity_path(self._session.role)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import errno
 import socket
 import sys
 from collections.abc import AsyncIterator
@@ -150,14 +150,34 @@ class OwnAdapter:
             self._socket.close()
 
     async def send(self, frame: bytes) -> None:
-        """Send a frame; one the adapter has no place for is lost, as on any line."""
+        """Send a frame; one the adapter has no place for is lost, as on any line. Raises SoftlanError: the adapter is gone, or down."""
         assert self._socket is not None
-        with contextlib.suppress(BlockingIOError):
+        try:
             self._socket.send(frame)
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            if error.errno != errno.ENOBUFS:
+                raise self._failure(error) from error
 
     async def frames(self) -> AsyncIterator[bytes]:
-        """Give frames as they come; what this machine sends is among them."""
+        """Give frames as they come; what this machine sends is among them. Raises SoftlanError: the adapter is gone, or down."""
         assert self._socket is not None
         loop = asyncio.get_running_loop()
         while True:
-            yield await loop.sock_recv(self._socket, _LARGEST)
+            try:
+                frame = await loop.sock_recv(self._socket, _LARGEST)
+            except OSError as error:
+                raise self._failure(error) from error
+            yield frame
+
+    def _failure(self, error: OSError) -> SoftlanError:
+        if error.errno == errno.EMSGSIZE:
+            return ConfigError(
+                f"a frame of that --size is too long for the adapter {self._interface}",
+                hint="its MTU and 14 bytes are the most: see `softlan status`",
+            )
+        return SoftlanError(
+            f"the adapter {self._interface} cannot be used any more: {error.strerror or error}",
+            hint="did its client end? `softlan status` says what runs",
+        )

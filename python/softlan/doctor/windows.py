@@ -42,8 +42,10 @@ def _try_adapter(adapter: InstalledAdapter, *, playing: bool) -> list[Finding]:
         with Tap.open(adapter) as tap:
             version, mac = tap.version(), tap.mac()
     except SoftlanError as error:
-        # The doctor sees no other process here: a client that plays has the adapter, and that is as it should be.
-        return [from_error(Check.ADAPTER, error, Grade.SKIPPED if playing else Grade.BAD)]
+        if playing:
+            # The client has it, and that is as it should be: nothing is to be stopped.
+            return [Finding(Check.ADAPTER, Grade.SKIPPED, f"not tried: softlan plays here already ({error})")]
+        return [from_error(Check.ADAPTER, error)]
     warning = driver_warning(version)
     if warning is not None:
         return [Finding(Check.ADAPTER, Grade.POOR, *warning)]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
+import stat
 import sys
 from pathlib import Path
 from typing import BinaryIO
@@ -71,8 +71,12 @@ def capture(
                 await asyncio.gather(recording, stop, return_exceptions=True)
                 told.finish(out)
 
-    with contextlib.suppress(BrokenPipeError):  # whoever read the pipe has seen enough
+    try:
         run_part(main)
+    except BrokenPipeError:  # Whoever read the pipe has seen enough.
+        pass
+    except OSError as error:
+        raise SoftlanError(f"cannot write {file}: {error.strerror or error}") from error
     lost = f", {told.lost} more came too fast" if told.lost else ""
     click.echo(f"{told.frames} frames captured{lost}", err=True)
 
@@ -132,6 +136,8 @@ def _open(path: Path) -> BinaryIO:
         return os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     try:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0), 0o600)
+        if hasattr(os, "fchmod") and stat.S_ISREG(os.fstat(handle).st_mode):
+            os.fchmod(handle, 0o600)  # It may have been there, for others to read.
     except OSError as error:
         raise ConfigError(f"cannot write {path}: {error.strerror or error}") from error
     return os.fdopen(handle, "wb")

@@ -94,7 +94,7 @@ def _hint(kind: str, peers: tuple[int, ...], present: Mapping[int, PeerFacts]) -
     if kind == "address-conflict":
         return (
             "give one of the two another address; if neither has it by mistake, one of them wants to read what is for the"
-            " other: `softlan kick`"
+            " other, and the relay's operator can send it away: `softlan admin kick ROOM PEER`"
         )
     if kind == "table-full":
         return "a machine on that LAN makes addresses up, or the LAN is very large"

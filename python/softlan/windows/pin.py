@@ -2,20 +2,20 @@
 
 Once the adapter is up the LAN's routes come with it, and one of them may cover the relay's address: the tunnel would then run
 through itself. A host route is the most specific there is, so it wins against them all; it is looked after while the session lasts,
-because Windows drops routes when a cable is pulled or a laptop moves to another network.
+because Windows drops routes when a cable is pulled or a laptop moves to another network, and keeps this one when its router is gone.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 
 from softlan.errors import InterfaceError, SoftlanError
 from softlan.observe.events import Event
 from softlan.observe.logs import log_event
 from softlan.windows.errors import WindowsCallError
-from softlan.windows.ip import Address, BestRoute, Family, IpHelper, Route, host_network
+from softlan.windows.ip import Address, BestRoute, Family, IpHelper, IpInterface, Route, host_network
 from softlan.windows.journal import Journal
 from softlan.windows.routes import ScopedHostRoute
 
@@ -28,6 +28,8 @@ class PinState(StrEnum):
     """How the relay is reached now, compared with how it should be."""
 
     HELD = "held"
+    MOVED = "moved"
+    """As it should have been: the machine has another way out by now, and this one may lead nowhere."""
     LOST = "lost"
     """By another route, which at least is not the adapter's."""
     THROUGH_ADAPTER = "through-adapter"
@@ -76,6 +78,8 @@ class RelayPin:
         self._adapter_luid = adapter_luid
         self._scope: ScopedHostRoute | None = None
         self._destination: Address | None = None
+        self._besides: Route | None = None
+        """The way there would have been without the pin when it was made."""
         self._said: str | None = None
 
     @property
@@ -105,7 +109,8 @@ class RelayPin:
         """Compare the present route with the pinned one."""
         if self._scope is None or self._destination is None:
             return PinState.HELD
-        return judge_pin(self._scope.route, self._best(self._destination), self._adapter_luid)
+        found = judge_pin(self._scope.route, self._best(self._destination), self._adapter_luid)
+        return PinState.MOVED if found is PinState.HELD and self._moved_to() is not None else found
 
     def check(self) -> PinState:
         """See to it that the pin holds: add it again, or pin to the network the machine has moved to. Gives the state found.
@@ -113,7 +118,7 @@ class RelayPin:
         Never raises for what Windows refuses now: that is logged, and the next check tries again.
         """
         found = self.state()
-        if found in (PinState.LOST, PinState.THROUGH_ADAPTER):
+        if found in (PinState.MOVED, PinState.LOST, PinState.THROUGH_ADAPTER):
             try:
                 self._mend(found)
             except SoftlanError as error:
@@ -135,8 +140,8 @@ class RelayPin:
         destination, scope = self._destination, self._scope
         assert destination is not None
         assert scope is not None
-        way = self._way(destination)
-        if (way.luid, way.next_hop) == (scope.route.luid, scope.route.next_hop):
+        way = (self._moved_to() if found is PinState.MOVED else None) or self._way(destination)
+        if _same_way(way, scope.route):
             if scope.ensure():
                 log_event(
                     logger,
@@ -153,6 +158,7 @@ class RelayPin:
         scope = ScopedHostRoute(self._ip, self._journal, destination, way)
         scope.__enter__()
         former, self._scope, self._destination = self._scope, scope, destination
+        self._besides = self._way_besides(scope.route)
         log_event(
             logger,
             Event.ROUTE_PINNED,
@@ -165,15 +171,36 @@ class RelayPin:
         if former is not None:
             former.__exit__(None, None, None)
 
+    def _moved_to(self) -> Route | None:
+        """Find another way to the relay than the pinned one, if the machine has one that it had not when the pin was made.
+
+        The best route does not show it: that is the pin itself. A way that was there and that Windows did not take is none: Windows knows
+        more than the metrics by which the choice is made here. A route of somebody else's making is his to move.
+        """
+        scope = self._scope
+        if scope is None or scope.was_there:
+            return None
+        way = self._way_besides(scope.route)
+        former = (scope.route, self._besides)
+        if way is None or any(other is not None and _same_way(way, other) for other in former):
+            return None
+        return Route(way.luid, scope.route.prefix, way.next_hop)
+
+    def _way_besides(self, pinned: Route) -> Route | None:
+        """Give the way there would be without the adapter and without the pin, and of two that are as good the pin's; None: none."""
+        destination = pinned.prefix.network_address
+        try:
+            routes = [r for r in self._ip.routes(Family.of(destination)) if not r.same_key(pinned)]
+        except WindowsCallError:
+            return None
+        return self._underlay(sorted(routes, key=lambda r: not _same_way(r, pinned)), destination)
+
     def _way(self, destination: Address) -> Route:
         """Find the way to the relay besides the adapter, as a route with the relay's own prefix."""
         best = self._best(destination)
         found: Route | None = best.route if best is not None and best.luid != self._adapter_luid else None
         if found is None:
-            family = Family.of(destination)
-            routes = self._ip.routes(family)
-            metrics = self._metrics({route.luid for route in routes}, family)
-            found = underlay_route(routes, metrics, destination, self._adapter_luid)
+            found = self._underlay(self._ip.routes(Family.of(destination)), destination)
         if found is None:
             raise InterfaceError(
                 f"there is no route to the relay {destination} besides the virtual adapter's own",
@@ -182,13 +209,26 @@ class RelayPin:
         hop = found.next_hop if found.next_hop != destination else type(destination)(0)
         return Route(found.luid, host_network(destination), hop)
 
+    def _underlay(self, routes: Sequence[Route], destination: Address) -> Route | None:
+        interfaces = self._interfaces({route.luid for route in routes}, Family.of(destination))
+        metrics = {luid: interface.metric for luid, interface in interfaces.items()}
+        usable = [
+            route
+            for route in routes
+            if route.prefix.prefixlen
+            or route.luid not in interfaces
+            or not interfaces[route.luid].disable_default_routes
+        ]
+        return underlay_route(usable, metrics, destination, self._adapter_luid)
+
     def _best(self, destination: Address) -> BestRoute | None:
         try:
             return self._ip.best_route(destination)
         except WindowsCallError:
             return None
 
-    def _metrics(self, luids: Iterable[int], family: Family) -> dict[int, int]:
+    def _interfaces(self, luids: Iterable[int], family: Family) -> dict[int, IpInterface]:
+        """Read the interfaces that have a link."""
         found = {}
         for luid in luids:
             try:
@@ -196,5 +236,9 @@ class RelayPin:
             except WindowsCallError:
                 continue
             if interface.connected:
-                found[luid] = interface.metric
+                found[luid] = interface
         return found
+
+
+def _same_way(one: Route, other: Route) -> bool:
+    return (one.luid, one.next_hop) == (other.luid, other.next_hop)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from typing import TypeVar
@@ -166,13 +166,21 @@ def _try_driver(report: Report, tap: Tap) -> None:
 
 def _try_scopes(report: Report, machine: Machine, luid: int) -> None:
     ip, journal = machine.ip, machine.journal
-    with _trying(report, "set the IP MTU", ScopedInterfaceMtu(ip, journal, luid, _TEST_MTU)):
+
+    def mtu() -> None:
         report.require("the IP MTU holds", _v4(machine, luid).mtu == _TEST_MTU)
-    with _trying(report, "set the metric", ScopedInterfaceMetric(ip, journal, luid, _TEST_METRIC)):
+
+    def metric() -> None:
         now = _v4(machine, luid)
         report.require("the metric holds", (now.metric, now.automatic_metric) == (_TEST_METRIC, False))
-    with _trying(report, "suppress the default route", ScopedDefaultRouteSuppression(ip, journal, luid)):
+
+    def suppression() -> None:
         report.require("the suppression holds", _v4(machine, luid).disable_default_routes)
+
+    _try_scope(report, "set the IP MTU", ScopedInterfaceMtu(ip, journal, luid, _TEST_MTU), mtu)
+    _try_scope(report, "set the metric", ScopedInterfaceMetric(ip, journal, luid, _TEST_METRIC), metric)
+    suppress = ScopedDefaultRouteSuppression(ip, journal, luid)
+    _try_scope(report, "suppress the default route", suppress, suppression)
 
 
 def _try_pin(report: Report, machine: Machine, luid: int) -> None:
@@ -184,9 +192,14 @@ def _try_pin(report: Report, machine: Machine, luid: int) -> None:
     )
     if way is None:
         return
+
+    def set_pin() -> Route | None:
+        pin.pin(_NOBODY)
+        return pin.route
+
     try:
-        report.attempt("pin the relay's route", lambda: pin.pin(_NOBODY), lambda _: pin.route)
-        report.require("the pin holds", pin.state() is PinState.HELD, pin.state())
+        if report.attempt("pin the relay's route", set_pin) is not None:
+            report.require("the pin holds", pin.state() is PinState.HELD, pin.state())
     finally:
         report.perform("remove the pin", pin.close)
 
@@ -195,40 +208,55 @@ def _try_link(report: Report, machine: Machine, tap: Tap, luid: int) -> None:
     started = time.monotonic()
     if not report.perform("plug the cable in", tap.connect_media):
         return
-    while not _v4(machine, luid).connected and time.monotonic() - started < _LINK_S:
-        time.sleep(0.1)
-    up = _v4(machine, luid).connected
-    report.require("Windows sees the link", up, f"after {time.monotonic() - started:.1f} s")
-    ip, journal = machine.ip, machine.journal
+    try:
+        while not _v4(machine, luid).connected and time.monotonic() - started < _LINK_S:
+            time.sleep(0.1)
+        up = _v4(machine, luid).connected
+        report.require("Windows sees the link", up, f"after {time.monotonic() - started:.1f} s")
+        _try_routes(report, machine, luid)
+        _try_profile(report, machine, tap)
+    except WindowsCallError as error:
+        report.bad("the adapter's IP interface", error)
+    finally:
+        report.perform("pull the cable", lambda: tap.connect_media(False))
+
+
+def _try_routes(report: Report, machine: Machine, luid: int) -> None:
     for prefix in ("255.255.255.255/32", "224.0.0.0/4"):
-        scope = ScopedRoute(ip, journal, Route(luid, IPv4Network(prefix), IPv4Address(0)))
-        with _trying(report, f"route {prefix}", scope):
-            report.require(
-                "the route holds", not scope.ensure(), "was there before" if scope.was_there else ""
-            )
-    private = ScopedPrivateNetwork(ip, journal, machine.networks, tap.adapter.guid)
-    with _trying(report, "private network profile", private):
+        route = Route(luid, IPv4Network(prefix), IPv4Address(0))
+        scope = ScopedRoute(machine.ip, machine.journal, route)
+
+        def look(scope: ScopedRoute = scope) -> None:
+            was_there = "was there before" if scope.was_there else ""
+            report.require("the route holds", not scope.ensure(), was_there)
+
+        _try_scope(report, f"route {prefix}", scope, look)
+
+
+def _try_profile(report: Report, machine: Machine, tap: Tap) -> None:
+    name = "private network profile"
+    private = ScopedPrivateNetwork(machine.ip, machine.journal, machine.networks, tap.adapter.guid)
+
+    def look() -> None:
         if not private.done:
-            report.warn(
-                "private network profile", "Windows has not identified the network yet; a session tries again"
-            )
-    report.perform("pull the cable", lambda: tap.connect_media(False))
+            report.warn(name, "Windows has not identified the network yet; a session tries again")
+
+    _try_scope(report, name, private, look)
 
 
-@contextlib.contextmanager
-def _trying(report: Report, name: str, scope: ScopedChange) -> Iterator[None]:
-    """Report on entering and leaving a scope; the block does not run when it cannot be entered."""
+def _try_scope(report: Report, name: str, scope: ScopedChange, look: Callable[[], None]) -> None:
+    """Report on entering and leaving a scope, and look at what holds within; what cannot be entered is not looked at."""
     with contextlib.ExitStack() as stack:
         if not report.perform(name, lambda: stack.enter_context(scope)):
-            yield
             return
         try:
-            yield
-        finally:
-            try:
-                stack.close()
-            except WindowsCallError as error:
-                report.bad(f"{name}: put back", error)
+            look()
+        except WindowsCallError as error:
+            report.bad(f"{name}: look at it", error)
+        try:
+            stack.close()
+        except WindowsCallError as error:
+            report.bad(f"{name}: put back", error)
 
 
 def _v4(machine: Machine, luid: int) -> IpInterface:

@@ -1,4 +1,4 @@
-"""Blocking measurements beside asyncio, in threads that nobody waits for when the doctor is interrupted."""
+"""Blocking work beside asyncio, in threads that nobody waits for when the program is to end: name lookups, measurements."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ T = TypeVar("T")
 async def in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Do the work in a thread of its own and give its result, or raise what it raised.
 
-    `asyncio.to_thread` would do but for Ctrl-C: asyncio then waits for the thread, which may be measuring for minutes.
+    `asyncio.to_thread` would do but for Ctrl-C: asyncio then waits for the thread, which may be measuring for minutes, or asking a name
+    server that does not answer.
     """
     loop = asyncio.get_running_loop()
     done: asyncio.Future[T] = loop.create_future()
@@ -36,5 +37,5 @@ async def in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> 
         with contextlib.suppress(RuntimeError):  # The loop has ended.
             loop.call_soon_threadsafe(settle, put)
 
-    threading.Thread(target=run, name="softlan-doctor", daemon=True).start()
+    threading.Thread(target=run, name="softlan-work", daemon=True).start()
     return await done
