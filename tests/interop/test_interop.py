@@ -315,9 +315,14 @@ async def test_garbage_after_welcome(join: Any) -> None:
     assert closed.code == 1
 
 
+NO_APPLICATION_PROTOCOL = 0x100 + 120
+"""How QUIC says TLS's alert: CRYPTO_ERROR (RFC 9001, 4.8) and no_application_protocol (RFC 7301, 3.2)."""
+
+
 async def test_another_protocol_by_alpn(relay: Any) -> None:
-    with pytest.raises(Closed):
+    with pytest.raises(Closed) as refused:
         await Peer.connect(relay.address, relay.certificate, alpn="h3")
+    assert refused.value.code == NO_APPLICATION_PROTOCOL, refused.value
 
 
 MALFORMED = {
