@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import shutil
 import sys
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from softlan.lab import Party, Program
 from softlan.lab.host import Host
 from softlan.lab.party import RELAY_ADDRESS, Relay
+from softlan.lab.testing import need, need_tun
 
 RELAY = f"{RELAY_ADDRESS}:443"
 
@@ -224,8 +224,7 @@ async def test_interface_that_is_no_ethernet(
 
 
 async def test_tap_name_that_is_taken(strict: Party, newcomer: Host, fails: Attempt, tmp_path: Path) -> None:
-    if strict.attach:
-        pytest.skip("/dev/net/tun cannot be opened here")
+    need_tun(strict.attach)
     said = await fails(newcomer, "client", *client_options(strict, tmp_path, tap="wan"))
     assert "wan" in said
 
@@ -237,8 +236,7 @@ NO_PRIVILEGES = ["setpriv", "--inh-caps=-all", "--bounding-set=-all"]
 async def test_no_privileges(
     strict: Party, newcomer: Host, fails: Attempt, tmp_path: Path, part: str
 ) -> None:
-    if shutil.which("setpriv") is None:
-        pytest.skip("setpriv is not installed")
+    need("setpriv")
     options = {"client": client_options, "gateway": gateway_options}[part](strict, tmp_path)
     said = await fails(newcomer, part, *options, before=NO_PRIVILEGES)
     assert "root" in said or "CAP_NET" in said
