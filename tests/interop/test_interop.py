@@ -374,3 +374,19 @@ async def test_datagrams_before_welcome_reach_nobody(join: Any, stranger: Peer) 
     ben = await join(BEN)
     stranger.datagram(whole(ben.peer_id, frame_of(ANN)))
     await ben.silence(0.3)
+
+
+async def test_a_few_early_datagrams_wait_for_admission(join: Any, stranger: Peer) -> None:
+    """They are judged by whose they are then; those of somebody who is never admitted went nowhere."""
+    ben = await join(BEN)
+    stranger.peer_id = ben.peer_id + 1  # ids go round
+    stranger.send(frame_of(CAT))
+    for number in range(40):
+        stranger.send(frame_of(ANN, fill=number))
+    await ben.silence(0.3)
+    assert (await stranger.join("INTEROP", ANN))["peer_id"] == ben.peer_id + 1
+    heard = [await ben.frame() for _ in range(31)]
+    assert heard == [(stranger.peer_id, frame_of(ANN, fill=number)) for number in range(31)], (
+        "of 32, one is not ann's"
+    )
+    await ben.silence(0.3)
