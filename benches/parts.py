@@ -3,7 +3,7 @@
     .venv/bin/python benches/parts.py [--quick] [--write-docs]
 
 Criterion's own reports stay in target/criterion. To compare a change with what was before:
-`cargo bench -p softlan-port -- --save-baseline before`, then `-- --baseline before`.
+`cargo bench -p softlan-parts --bench offload -- --save-baseline before`, then `-- --baseline before`.
 """
 
 from __future__ import annotations
@@ -19,15 +19,13 @@ from pathlib import Path
 from relay_alone import DOCS, ROOT, write_docs
 
 MARKS = ("<!-- parts -->", "<!-- /parts -->")
-CRATES = ("softlan-wire", "softlan-switch", "softlan-port", "softlan-link")
 RESULTS = ROOT / "target" / "criterion"
 
 
 def run(quick: bool) -> None:
     shutil.rmtree(RESULTS, ignore_errors=True)
-    packages = [word for crate in CRATES for word in ("-p", crate)]
     options = ["--quick"] if quick else ["--warm-up-time", "0.5", "--measurement-time", "1.5"]
-    command = ["cargo", "bench", "-q", *packages, "--", "--noplot", *options]
+    command = ["cargo", "bench", "-q", "-p", "softlan-parts", "--", "--noplot", *options]
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode != 0:
         sys.exit(f"error: {' '.join(command)} ended with {done.returncode}\n{done.stdout[-2000:]}")

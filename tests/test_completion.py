@@ -1,14 +1,13 @@
 """Shell completion, asked the way the shells ask."""
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from softlan.lab.testing import must_have_all
+from softlan.lab.testing import need
 
 pytestmark = pytest.mark.slow
 
@@ -51,13 +50,6 @@ WORDS = [
 @pytest.mark.parametrize(("words", "expected"), WORDS)
 def test_bash_completes(words, expected):
     assert expected in completed_by_bash(words)
-
-
-def need(shell: str) -> None:
-    if shutil.which(shell) is None:
-        if must_have_all():
-            pytest.fail(f"{shell} is not installed", pytrace=False)
-        pytest.skip(f"{shell} is not installed")
 
 
 def asked(*command: str) -> str:

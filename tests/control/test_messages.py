@@ -5,6 +5,7 @@ import json
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from kinds import FIELDS, GENUINE, KINDS, TYPES
 
 from softlan._core import Mac
 from softlan.control.codes import Code
@@ -320,19 +321,26 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=12), inner, max_size=4),
     max_leaves=12,
 )
-NAMES = "protocol role room mac datagram_budget fragments resume software peer_id tap_mtu code reason field"
-NAMES += " supported_protocols required_budget counters interval_s peers gateway"
-TYPES = ["hello", "welcome", "reject", "peer_joined", "peer_left", "stats", "disconnect"]
 
 
 @given(
-    st.sampled_from([json.loads(hello()), json.loads(welcome()), {"type": "stats"}, {"type": "reject"}]),
-    st.dictionaries(st.sampled_from(NAMES.split()), JSON),
+    st.sampled_from([*GENUINE, *({"type": kind} for kind in TYPES)]),
+    st.dictionaries(st.sampled_from(FIELDS), JSON),
     st.none() | st.sampled_from(TYPES),
 )
 def test_distorted_messages_parse_or_are_refused(base, changes, kind):
     fields = base | changes | ({"type": kind} if kind else {})
     never_anything_else(json.dumps(fields).encode("utf-8", "surrogatepass"))
+
+
+def test_there_is_a_genuine_one_of_each_kind_and_with_each_field():
+    """A new kind or field is to be among them, for what distorts them."""
+    bodies = [json.dumps(one).encode() for one in GENUINE]
+    read = {type(decode(body)) for body in bodies for decode in DECODERS if refusal(decode, body) is None}
+    assert read == set(KINDS)
+    inner = [fact for one in GENUINE if isinstance(fact := one.get("room"), dict)]
+    named = {name for one in (*GENUINE, *inner) for name in one} - {"type"}
+    assert named == set(FIELDS)
 
 
 # Notice

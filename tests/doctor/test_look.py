@@ -17,6 +17,7 @@ import pytest
 from softlan.doctor import knock
 from softlan.doctor.quic import look
 from softlan.knock import Outcome
+from softlan.lab.testing import skip
 from softlan.trust import parse_pin, spki_sha256
 
 
@@ -27,7 +28,7 @@ def has_ipv6() -> bool:
     return False
 
 
-HOSTS = ["127.0.0.1", pytest.param("::1", marks=pytest.mark.skipif(not has_ipv6(), reason="no IPv6 here"))]
+HOSTS = ["127.0.0.1", "::1"]
 
 
 @pytest.fixture(scope="module", params=HOSTS)
@@ -36,6 +37,8 @@ def relay(
 ) -> Iterator[tuple[str, int, str]]:
     """Where a relay listens, and its pin."""
     host: str = request.param
+    if ":" in host and not has_ipv6():
+        skip("no IPv6 here")
     listen = f"[{host}]:0" if ":" in host else f"{host}:0"
     directory = tmp_path_factory.mktemp("relay")
     command = [sys.executable, "-m", "softlan.relay", "--listen", listen, "--log-format", "json"]

@@ -13,9 +13,7 @@ import asyncio
 import contextlib
 import itertools
 import json
-import os
 import re
-import shutil
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -23,7 +21,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
@@ -31,6 +28,7 @@ from softlan.lab import Party, Program
 from softlan.lab.emulator import Shape, UdpLink
 from softlan.lab.host import Host, patch
 from softlan.lab.party import RELAY_ADDRESS, Relay
+from softlan.lab.testing import need, need_tun
 
 PLACES = {
     "<number>": r"[0-9]+(?:\.[0-9]+)?",
@@ -166,18 +164,6 @@ def errors(program: Program, who: str) -> list[Said]:
     hints = [line.removeprefix("hint: ") for line in lines if line.startswith("hint: ")]
     assert len(said) == 1, lines
     return [Said(who, "bad", said[0].removeprefix("Error: "), hints[0] if hints else None)]
-
-
-def need(name: str) -> None:
-    if shutil.which(name) is None:
-        if os.environ.get("SOFTLAN_REQUIRE_ALL") == "1":
-            pytest.fail(f"{name} is not installed", pytrace=False)
-        pytest.skip(f"{name} is not installed")
-
-
-def need_tun(world: World) -> None:
-    if world.party.attach:
-        pytest.skip("/dev/net/tun cannot be opened here")
 
 
 Build = Callable[[World], Awaitable[list[Said]]]
@@ -705,7 +691,7 @@ async def damaged_invite(world: World) -> list[Said]:
 )
 async def no_rights(world: World) -> list[Said]:
     need("setpriv")
-    need_tun(world)
+    need_tun(world.party.attach)
     return await world.doctor(adapter=[], before=NO_PRIVILEGES)
 
 
@@ -717,7 +703,7 @@ async def no_rights(world: World) -> list[Said]:
     "load the tun module (`modprobe tun`); in a container, pass /dev/net/tun in, or use --attach",
 )
 async def no_tun(world: World) -> list[Said]:
-    need_tun(world)
+    need_tun(world.party.attach)
     return await world.doctor(adapter=[], before=NO_TUN)
 
 
@@ -729,7 +715,7 @@ async def no_tun(world: World) -> list[Said]:
     "another program has an interface of that name: choose another with --tap",
 )
 async def tap_busy(world: World) -> list[Said]:
-    need_tun(world)
+    need_tun(world.party.attach)
     return await world.doctor(adapter=["--tap", "wan"])
 
 

@@ -6,7 +6,6 @@ They run as root, or as anybody else in a user namespace: the whole pytest run i
 from __future__ import annotations
 
 import asyncio
-import shutil
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from pathlib import Path
@@ -16,7 +15,7 @@ import pytest
 import pytest_asyncio
 
 from softlan.lab import Party, Player, usual_party
-from softlan.lab.testing import go_on_in_namespaces, must_have_all
+from softlan.lab.testing import go_on_in_namespaces, need, skip
 
 sys.path.append(str(Path(__file__).parents[1] / "interop"))
 sys.path.append(str(Path(__file__).parents[1] / "observe"))
@@ -50,7 +49,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 @pytest.fixture(autouse=True)
 def _namespaces_allowed(request: pytest.FixtureRequest) -> None:
     if refusal := request.config.stash.get(_refused, None):
-        _missing(refusal)
+        skip(refusal)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -95,18 +94,6 @@ def tool() -> Tool:
         return await asyncio.to_thread(player.host.run, *command, timeout=within, check=check)
 
     return run
-
-
-def need(name: str) -> None:
-    if shutil.which(name) is None:
-        _missing(f"{name} is not installed")
-
-
-def _missing(reason: str) -> None:
-    """Skip, or fail where nothing may be missing."""
-    if must_have_all():
-        pytest.fail(reason, pytrace=False)
-    pytest.skip(reason)
 
 
 @pytest.fixture

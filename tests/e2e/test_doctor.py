@@ -13,6 +13,7 @@ import pytest
 from softlan.lab import Party, Program
 from softlan.lab.dhcp import DhcpServer
 from softlan.lab.host import Host
+from softlan.lab.testing import need_tun
 
 JSON_STATUS = {"good": 0, "skipped": 0, "poor": 3, "bad": 1}
 
@@ -177,8 +178,7 @@ async def test_an_answered_message_does_not_reach_the_player(
 @pytest.mark.parametrize("peer", ["ben", "192.168.88.2"])
 async def test_ping_the_players_own_way(party: Party, peer: str) -> None:
     """Beside a running client nothing need be said of the room; nobody joins."""
-    if party.attach:
-        pytest.skip("/dev/net/tun cannot be opened here")
+    need_tun(party.attach)
     assert party.relay is not None
     ann, ben = party.client("ann"), party.client("ben")
     wanted = str(ben.peer_id) if peer == "ben" else peer

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import shutil
 import sys
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -17,6 +16,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from softlan.lab import Party, Program
 from softlan.lab.host import Host
 from softlan.lab.party import RELAY_ADDRESS, Relay
+from softlan.lab.testing import need, need_tun
+from softlan.trust import public_key_pin
 
 RELAY = f"{RELAY_ADDRESS}:443"
 
@@ -107,7 +108,7 @@ async def test_duplicate_mac(strict: Party, newcomer: Host, fails: Attempt, tmp_
 
 async def test_second_gateway(strict: Party, newcomer: Host, fails: Attempt, tmp_path: Path) -> None:
     said = await fails(newcomer, "gateway", *gateway_options(strict, tmp_path))
-    assert "gateway" in said
+    assert "room PARTY1 has a gateway already" in said
 
 
 async def test_full_room(strict: Party, newcomer: Host, fails: Attempt, tmp_path: Path) -> None:
@@ -116,7 +117,7 @@ async def test_full_room(strict: Party, newcomer: Host, fails: Attempt, tmp_path
         await strict.start_client(name, room="TINY")
     try:
         said = await fails(newcomer, "client", *client_options(strict, tmp_path, room="tiny"))
-        assert "full" in said or "3" in said
+        assert "room TINY is full: it holds 3 peers" in said
     finally:
         for name in names:
             await strict.client(name).part.stop()
@@ -127,7 +128,7 @@ async def test_room_the_relay_does_not_serve(
     strict: Party, newcomer: Host, fails: Attempt, tmp_path: Path
 ) -> None:
     said = await fails(newcomer, "client", *client_options(strict, tmp_path, room="ELSEWHERE"))
-    assert "ELSEWHERE" in said or "room" in said
+    assert "does not serve room ELSEWHERE" in said
 
 
 @pytest.mark.parametrize("room", ["a room", "", "x" * 33, "ROOM/1"])
@@ -135,7 +136,7 @@ async def test_bad_room_code(
     strict: Party, newcomer: Host, fails: Attempt, tmp_path: Path, room: str
 ) -> None:
     said = await fails(newcomer, "client", *client_options(strict, tmp_path, room=room), status=2)
-    assert "room" in said
+    assert f"{room!r} cannot be a room" in said
 
 
 def write_certificate(path: Path, name: str) -> Path:
@@ -158,10 +159,25 @@ def write_certificate(path: Path, name: str) -> Path:
     return path
 
 
-async def test_wrong_pin(strict: Party, newcomer: Host, fails: Attempt, tmp_path: Path) -> None:
+NOT_THAT_RELAY = "it is not the relay whose certificate or pin you were given"
+
+
+async def test_wrong_certificate(strict: Party, newcomer: Host, fails: Attempt, tmp_path: Path) -> None:
     other = write_certificate(tmp_path / "other.der", "lanparty-relay.local")
     said = await fails(newcomer, "client", *client_options(strict, tmp_path, relay_ca_cert=str(other)))
-    assert "certificate" in said
+    assert NOT_THAT_RELAY in said
+
+
+async def test_wrong_pin(strict: Party, newcomer: Host, fails: Attempt, tmp_path: Path) -> None:
+    """Said with the pin that the relay has, so that the two can be compared."""
+    options = client_options(strict, tmp_path)
+    at = options.index("--relay-ca-cert")
+    other = write_certificate(tmp_path / "other.der", "lanparty-relay.local").read_bytes()
+    options[at : at + 2] = ["--pin", public_key_pin(other)]
+    said = await fails(newcomer, "client", *options)
+    assert NOT_THAT_RELAY in said
+    assert strict.relay is not None
+    assert public_key_pin(strict.relay.certificate.read_bytes()) in said
 
 
 async def test_wrong_server_name(strict: Party, newcomer: Host, fails: Attempt, tmp_path: Path) -> None:
@@ -224,8 +240,7 @@ async def test_interface_that_is_no_ethernet(
 
 
 async def test_tap_name_that_is_taken(strict: Party, newcomer: Host, fails: Attempt, tmp_path: Path) -> None:
-    if strict.attach:
-        pytest.skip("/dev/net/tun cannot be opened here")
+    need_tun(strict.attach)
     said = await fails(newcomer, "client", *client_options(strict, tmp_path, tap="wan"))
     assert "wan" in said
 
@@ -237,8 +252,7 @@ NO_PRIVILEGES = ["setpriv", "--inh-caps=-all", "--bounding-set=-all"]
 async def test_no_privileges(
     strict: Party, newcomer: Host, fails: Attempt, tmp_path: Path, part: str
 ) -> None:
-    if shutil.which("setpriv") is None:
-        pytest.skip("setpriv is not installed")
+    need("setpriv")
     options = {"client": client_options, "gateway": gateway_options}[part](strict, tmp_path)
     said = await fails(newcomer, part, *options, before=NO_PRIVILEGES)
     assert "root" in said or "CAP_NET" in said

@@ -12,13 +12,12 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 import pytest_asyncio
+import scapy.all as scapy
 from interop_peer import Peer
 
 from softlan.lab import Party, usual_party
 from softlan.lab.packets import BROADCAST, ethernet
 from softlan.lab.party import Client
-
-scapy = pytest.importorskip("scapy.all")
 
 Ether, Dot1Q, Dot1AD, Raw = scapy.Ether, scapy.Dot1Q, scapy.Dot1AD, scapy.Raw
 IP, UDP, BOOTP, DHCP = scapy.IP, scapy.UDP, scapy.BOOTP, scapy.DHCP

@@ -57,7 +57,7 @@ async def test_a_player_and_a_gateway_join_by_the_line_the_relay_logs(empty_part
     paste(ann, line)
     await ann.start()
     ann.station.set_address("192.168.88.51/24")
-    assert await ann.ping(party.player("server"))
+    assert (await ann.ping(party.player("server"))).good
     assert (await ann.part.status())["room"] == "PARTY1"
 
 
@@ -122,7 +122,7 @@ async def test_parts_need_no_more_rights_than_their_units_give(empty_party: Part
     restricted(ann.program, "net_raw" if ann.attached else "net_admin")
     await ann.start()
     ann.station.set_address("192.168.88.51/24")
-    assert await ann.ping(party.player("server"))
+    assert (await ann.ping(party.player("server"))).good
 
 
 async def test_a_service_tells_how_it_is(empty_party: Party) -> None:

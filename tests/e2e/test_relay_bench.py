@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from softlan.lab.testing import need, skip
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -18,10 +19,9 @@ pytestmark = pytest.mark.e2e
 
 @pytest.mark.timeout(600)
 def test_two_peers_for_a_second(tmp_path: Path) -> None:
-    if len(os.sched_getaffinity(0)) < 2 or shutil.which("openssl") is None:
-        if os.environ.get("SOFTLAN_REQUIRE_ALL"):
-            pytest.fail("needs two cores and openssl")
-        pytest.skip("needs two cores and openssl")
+    need("openssl")
+    if len(os.sched_getaffinity(0)) < 2:
+        skip("needs two cores")
     out = tmp_path / "figures.json"
     command = [
         sys.executable,

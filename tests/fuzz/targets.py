@@ -11,6 +11,7 @@ import importlib.util
 import itertools
 import json
 import ssl
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -28,33 +29,12 @@ from softlan.relay.access_options import AccessChoices
 from softlan.relay.certificates import kept_dev_certificate, load_certificate
 from softlan.trust import load_trusted_certificates
 
+sys.path.append(str(Path(__file__).parents[1] / "control"))
+
+from kinds import FIELDS, GENUINE, MAC, TYPES
+
 __all__ = ["TARGETS", "Target"]
 
-MAC = "02:00:5e:10:00:01"
-PEER = {"peer_id": 3, "role": "client", "mac": MAC}
-GENUINE: list[dict[str, Any]] = [
-    {"type": "hello", "protocol": 1, "role": "client", "room": "LAN", "mac": MAC, "datagram_budget": 1200},
-    {
-        "type": "hello",
-        "protocol": 1,
-        "role": "gateway",
-        "room": "LAN",
-        "datagram_budget": 1434,
-        "resume": "ab" * 32,
-    },
-    {
-        "type": "welcome",
-        "protocol": 1,
-        "peer_id": 2,
-        "tap_mtu": 1400,
-        "room": {"code": "A", "peers": [PEER], "gateway": False},
-    },
-    {"type": "reject", "code": "room-full", "reason": "full", "supported_protocols": [1]},
-    {"type": "peer_joined", **PEER},
-    {"type": "peer_left", "peer_id": 3, "reason": "goodbye"},
-    {"type": "stats", "counters": {"frames_sent": 7}, "interval_s": 10.0},
-    {"type": "disconnect", "code": "goodbye", "reason": "done"},
-]
 DECODERS: list[Callable[[bytes], object]] = [
     messages.decode_hello,
     messages.decode_answer,
@@ -62,15 +42,12 @@ DECODERS: list[Callable[[bytes], object]] = [
     messages.decode_from_relay,
 ]
 
-_NAMES = sorted(
-    {name for message in GENUINE for name in message} | {"fragments", "software", "required_budget", "field"}
-)
 _VALUES = st.recursive(
     st.none()
     | st.booleans()
     | st.integers()
     | st.sampled_from(
-        [0, 1, -1, 65535, 65536, 2**31, 2**63, 2**64, 1e308, MAC, "client", "gateway", "A" * 33]
+        [0, 1, -1, 65535, 65536, 2**31, 2**63, 2**64, 1e308, MAC, "client", "gateway", "A" * 33, *TYPES]
     )
     | st.floats()
     | st.text(max_size=40),
@@ -82,8 +59,8 @@ _MESSAGES = st.builds(
         name: value for name, value in (base | changes).items() if name not in left_out
     },
     st.sampled_from(GENUINE),
-    st.dictionaries(st.sampled_from(_NAMES), _VALUES, max_size=4),
-    st.sets(st.sampled_from(_NAMES), max_size=2),
+    st.dictionaries(st.sampled_from(["type", *FIELDS]), _VALUES, max_size=4),
+    st.sets(st.sampled_from(["type", *FIELDS]), max_size=2),
 ).map(lambda message: json.dumps(message).encode("utf-8", "surrogatepass"))
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -370,6 +371,52 @@ async def test_connections_of_one_address_are_limited(strict: Operated) -> None:
         assert (await ask(peers[0], "OPEN", None))["type"] == "welcome", "those who were there stay"
     assert strict.turned_away("too-many-connections") == 1
     assert await code_of(strict, "OPEN", None) == "welcome", "a connection that ended is counted no more"
+
+
+@pytest.fixture
+async def at_the_desk(
+    host: Operated,
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A connection to the operator's socket, with what comes back on it."""
+    (path,) = host.directory.glob("*.admin")
+    reader, writer = await asyncio.open_unix_connection(path)
+    yield reader, writer
+    writer.close()
+
+
+async def all_of(reader: asyncio.StreamReader) -> bytes:
+    """What comes until the relay hangs up, whether or not it had read everything by then."""
+    try:
+        return await asyncio.wait_for(reader.read(), 30)
+    except ConnectionError:
+        return b""
+
+
+@pytest.mark.parametrize(("size", "is_answered"), [(4096, True), (4098, False), (1 << 20, False)])
+async def test_a_request_longer_than_4_kib_is_not_answered(
+    at_the_desk: Any, size: int, is_answered: bool
+) -> None:
+    reader, writer = at_the_desk
+    with contextlib.suppress(ConnectionError):
+        writer.write(b'{"ask":"bans"}'.ljust(size - 1) + b"\n")
+        await writer.drain()
+    answer = await all_of(reader)
+    assert answer == (b'{"done":{"bans":[]}}\n' if is_answered else b"")
+
+
+@pytest.mark.parametrize("said", [b"", b'{"ask":"bans"'])
+async def test_who_asks_the_operators_socket_nothing_is_hung_up_on(at_the_desk: Any, said: bytes) -> None:
+    reader, writer = at_the_desk
+    writer.write(said)
+    assert await all_of(reader) == b""
+
+
+async def test_a_request_with_a_field_nobody_knows_is_refused(at_the_desk: Any) -> None:
+    reader, writer = at_the_desk
+    writer.write(b'{"ask":"ban","room":"*","target":"192.0.2.1","for":60}\n')
+    answer = json.loads(await all_of(reader))
+    assert set(answer) == {"error", "hint"}
+    assert "unknown field `for`" in answer["error"]
 
 
 async def test_hellos_are_limited(strict: Operated) -> None:

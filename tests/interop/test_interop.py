@@ -315,9 +315,14 @@ async def test_garbage_after_welcome(join: Any) -> None:
     assert closed.code == 1
 
 
+NO_APPLICATION_PROTOCOL = 0x100 + 120
+"""How QUIC says TLS's alert: CRYPTO_ERROR (RFC 9001, 4.8) and no_application_protocol (RFC 7301, 3.2)."""
+
+
 async def test_another_protocol_by_alpn(relay: Any) -> None:
-    with pytest.raises(Closed):
+    with pytest.raises(Closed) as refused:
         await Peer.connect(relay.address, relay.certificate, alpn="h3")
+    assert refused.value.code == NO_APPLICATION_PROTOCOL, refused.value
 
 
 MALFORMED = {
@@ -368,4 +373,20 @@ async def test_another_source_than_ones_own(join: Any) -> None:
 async def test_datagrams_before_welcome_reach_nobody(join: Any, stranger: Peer) -> None:
     ben = await join(BEN)
     stranger.datagram(whole(ben.peer_id, frame_of(ANN)))
+    await ben.silence(0.3)
+
+
+async def test_a_few_early_datagrams_wait_for_admission(join: Any, stranger: Peer) -> None:
+    """They are judged by whose they are then; those of somebody who is never admitted went nowhere."""
+    ben = await join(BEN)
+    stranger.peer_id = ben.peer_id + 1  # ids go round
+    stranger.send(frame_of(CAT))
+    for number in range(40):
+        stranger.send(frame_of(ANN, fill=number))
+    await ben.silence(0.3)
+    assert (await stranger.join("INTEROP", ANN))["peer_id"] == ben.peer_id + 1
+    heard = [await ben.frame() for _ in range(31)]
+    assert heard == [(stranger.peer_id, frame_of(ANN, fill=number)) for number in range(31)], (
+        "of 32, one is not ann's"
+    )
     await ben.silence(0.3)

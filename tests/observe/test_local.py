@@ -141,6 +141,38 @@ async def test_nobody_answers_in_a_parts_name_in_a_directory_of_others(directory
         assert await asyncio.to_thread(local.find_sockets, local.SUFFIX) == []
 
 
+async def test_an_answer_without_end_is_not_read_to_its_end(directory, monkeypatch):
+    monkeypatch.setattr(local, "MAX_SNAPSHOT", 100_000)
+    directory.mkdir(mode=0o700)
+    said, ended = 0, asyncio.Event()
+
+    async def babble(_reader, writer):
+        nonlocal said
+        try:
+            while True:
+                writer.write(b" " * 65536)
+                said += 65536
+                await writer.drain()
+        except ConnectionError:
+            ended.set()
+
+    async with await asyncio.start_unix_server(babble, directory / f"odd{local.SUFFIX}"):
+        async with StatusServer("client", lambda: {"large": "x" * 500_000}):
+            assert await read() == []
+        await ended.wait()
+        # What is on the way besides waits in the socket and the writer's buffer.
+        assert said < 2_000_000
+
+
+async def test_a_part_that_says_nothing_holds_no_reader_up(directory, monkeypatch):
+    monkeypatch.setattr(local, "READ_TIMEOUT_S", 0.2)
+    directory.mkdir(mode=0o700)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as silent:
+        silent.bind(str(directory / f"odd{local.SUFFIX}"))
+        silent.listen()
+        assert await read() == []
+
+
 async def refused(caplog, words):
     caplog.set_level(logging.WARNING)
     server = StatusServer("client", dict)
@@ -154,6 +186,17 @@ async def test_a_directory_open_to_others_is_not_used(directory, caplog):
     directory.mkdir()
     directory.chmod(0o777)
     await refused(caplog, "writable by others")
+
+
+async def test_a_directory_of_somebody_else_is_neither_used_nor_read(directory, monkeypatch, caplog):
+    async with StatusServer("relay", dict):
+        assert len(await read()) == 1
+        if os.geteuid() == 0:
+            os.chown(directory, 4711, -1)
+        else:
+            monkeypatch.setattr(local, "_user_id", lambda: 4711)
+        assert await read() == []
+        await refused(caplog, "belongs to somebody else")
 
 
 async def test_a_link_is_not_followed(directory, tmp_path, caplog):

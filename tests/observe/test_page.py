@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-import socket
 
 import httpx
 import pytest
@@ -192,34 +191,69 @@ def test_a_token_others_can_read_is_told_of(tmp_path, caplog):
     assert TOKEN not in caplog.text
 
 
-async def test_the_server_bounds_what_it_takes(monkeypatch):
-    monkeypatch.setattr("softlan.observe.page.server._CONNECTIONS", 4)
-    monkeypatch.setattr("softlan.observe.page.server._FIRST_REQUEST_S", 0.3)
-    options = PageOptions(HostPort("127.0.0.1", 0), None)
-    async with PageServer(options, Synthetic(2, 4)) as server, httpx.AsyncClient() as web:
-        base = f"http://{server.address}"
-        assert (await web.get(f"{base}/healthz")).status_code == 200
-        # Refused, or hung up on before the refusal could be read.
-        with contextlib.suppress(httpx.TransportError):
-            long = await web.get(f"{base}/healthz", headers={"x": "y" * 100_000})
-            assert long.status_code in (400, 431)
-        with contextlib.ExitStack() as stack:
-            silent = [
-                stack.enter_context(socket.create_connection((server.address.host, server.address.port)))
-                for _ in range(8)
-            ]
-            for one in silent:
-                one.setblocking(False)
-            # Those that say nothing are hung up on, and then there is a place again.
-            for _ in range(200):
-                await asyncio.sleep(0.05)
-                with contextlib.suppress(httpx.TransportError):
-                    answer = await web.get(f"{base}/healthz", timeout=2)
-                    if answer.status_code == 200:
-                        break
-                    assert answer.status_code == 503
-            else:
-                pytest.fail("it never served again")
+def bounded(monkeypatch, connections=64, first_request_s=60.0):
+    """A page's server with bounds of the test's own."""
+    monkeypatch.setattr("softlan.observe.page.server._CONNECTIONS", connections)
+    monkeypatch.setattr("softlan.observe.page.server._FIRST_REQUEST_S", first_request_s)
+    return PageServer(PageOptions(HostPort("127.0.0.1", 0), None), Synthetic(2, 4))
+
+
+async def connected(server):
+    return await asyncio.open_connection(server.address.host, server.address.port)
+
+
+async def answer_to(server, said):
+    """All that comes back to these bytes, until the server hangs up; nothing where it does so with a reset."""
+    reader, writer = await connected(server)
+    with contextlib.suppress(ConnectionError):
+        writer.write(said)
+        await writer.drain()
+    try:
+        return await asyncio.wait_for(reader.read(), 30)
+    except ConnectionError:
+        return b""
+    finally:
+        writer.close()
+
+
+GET = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n"
+
+
+async def test_the_server_takes_so_many_connections(monkeypatch):
+    async with bounded(monkeypatch, connections=4) as server:
+        assert (await answer_to(server, GET + b"\r\n")).startswith(b"HTTP/1.1 200 ")
+        silent = [await connected(server) for _ in range(4)]
+        assert not (await answer_to(server, GET + b"\r\n"))
+        for reader, writer in silent:
+            assert not reader.at_eof(), "who was there first stays"
+            writer.close()
+        # The server sees them go in its own time.
+        for _ in range(1000):
+            if (await answer_to(server, GET + b"\r\n")).startswith(b"HTTP/1.1 200 "):
+                break
+            await asyncio.sleep(0.01)
+        else:
+            pytest.fail("it never served again")
+
+
+async def test_who_asks_nothing_is_hung_up_on(monkeypatch):
+    async with bounded(monkeypatch, first_request_s=0.3) as server:
+        silent = [await connected(server) for _ in range(8)]
+        silent[0][1].write(GET)  # half a request is none
+        for reader, writer in silent:
+            with contextlib.suppress(ConnectionError):
+                assert await asyncio.wait_for(reader.read(), 30) == b""
+            writer.close()
+
+
+async def test_a_head_without_end_is_not_read(monkeypatch):
+    async with bounded(monkeypatch) as server:
+        assert (await answer_to(server, GET + b"x: " + b"y" * (12 << 10) + b"\r\n\r\n")).startswith(
+            b"HTTP/1.1 200 "
+        )
+        # Without its end: what is there whole in one read would be taken, whatever its size.
+        refused = await answer_to(server, GET + b"x: " + b"y" * (17 << 10))
+        assert not refused or refused.split(b" ")[1] in (b"400", b"431"), refused[:100]
 
 
 async def test_an_address_that_is_taken_is_said():

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import shlex
-import shutil
 import subprocess
 import sys
 import time
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from softlan.lab.testing import must_have_all
+from softlan.lab.testing import need
 
 pytestmark = pytest.mark.slow
 
@@ -77,8 +76,7 @@ def relay(tmp_path):
 
 @pytest.fixture
 def terminal(relay, tmp_path):
-    if shutil.which("tmux") is None:
-        (pytest.fail if must_have_all() else pytest.skip)("tmux is not installed")
+    need("tmux")
     made = []
 
     def make(command: str, width: int = 100, height: int = 30) -> Terminal:

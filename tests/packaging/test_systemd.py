@@ -2,7 +2,6 @@
 
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +11,7 @@ from click.testing import CliRunner
 
 from softlan.cli import main
 from softlan.errors import ConfigError
-from softlan.lab.testing import must_have_all
+from softlan.lab.testing import need
 
 UNITS = Path(__file__).parents[2] / "packaging" / "systemd"
 NAMES = ["softlan-relay.service", "softlan-gateway@.service", "softlan-client.service"]
@@ -23,10 +22,7 @@ THRESHOLD = 20
 
 @pytest.fixture
 def analyze(tmp_path: Path):
-    if shutil.which("systemd-analyze") is None:
-        if must_have_all():
-            pytest.fail("systemd-analyze is not installed", pytrace=False)
-        pytest.skip("systemd-analyze is not installed")
+    need("systemd-analyze")
     # systemd looks whether the program is there: the one of this test run stands for the installed one.
     here = str(Path(sys.executable).with_name("softlan"))
     for name in NAMES:

@@ -10,18 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pytest
+from softlan.lab.testing import need, skip
 
 HERE = Path(__file__).parent
 INSIDE = HERE / "inside"
-REQUIRE_ALL = os.environ.get("SOFTLAN_REQUIRE_ALL") == "1"
-
-
-def unavailable(reason: str) -> None:
-    """Skip, unless everything is required."""
-    if REQUIRE_ALL:
-        pytest.fail(reason)
-    pytest.skip(reason)
 
 
 @dataclass(frozen=True)
@@ -78,16 +70,15 @@ def windows_path(path: Path) -> str:
 def make_standin_python(directory: Path) -> WindowsPython:
     """Copy the Windows Python (as links where possible) and put the stand-in into the copy; skips without Wine."""
     for tool in ("wine", "x86_64-w64-mingw32-gcc"):
-        if shutil.which(tool) is None:
-            unavailable(f"{tool} is not installed")
+        need(tool)
     made = subprocess.run(
         [HERE / "wine" / "setup.sh"], stdout=subprocess.PIPE, text=True, check=False, timeout=600
     )
     if made.returncode != 0:
-        unavailable("wine/setup.sh cannot set up a Windows Python; it says why on standard error")
+        skip("wine/setup.sh cannot set up a Windows Python; it says why on standard error")
     source = Path(made.stdout.strip().splitlines()[-1]) / "python"
     if not (source / "Lib" / "site-packages" / "softlan").is_dir():
-        unavailable(
+        skip(
             "softlan's win_amd64 wheel is not installed: packaging/windows/build-wheel.sh, wine/setup.sh WHEEL"
         )
     copy = directory / "python"

@@ -2,13 +2,12 @@
 
 import ctypes
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
-from standin_python import unavailable
 
+from softlan.lab.testing import need
 from softlan.windows import console, devices, errors, profile, structs, tap
 from softlan.windows.ip import Family
 
@@ -47,9 +46,8 @@ NUMBERS = {
 
 @pytest.fixture(scope="module")
 def headers():
-    compiler = shutil.which("x86_64-w64-mingw32-gcc")
-    if compiler is None:
-        unavailable("x86_64-w64-mingw32-gcc is not installed")
+    compiler = "x86_64-w64-mingw32-gcc"
+    need(compiler)
     assembly = subprocess.run(
         [compiler, "-S", "-O0", "-o", "-", HERE / "layout.c"], stdout=subprocess.PIPE, text=True, check=True
     ).stdout

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from softlan.lab.testing import skip
+
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 PROGRAMS = {
@@ -127,12 +129,8 @@ def free_ports(count: int) -> int:
 def require_programs() -> None:
     """Skip, or fail when everything is required, where Wine or the compilers are not installed."""
     missing = [package for program, package in PROGRAMS.items() if shutil.which(program) is None]
-    if not missing:
-        return
-    reason = f"not installed: {', '.join(dict.fromkeys(missing))}"
-    if os.environ.get("SOFTLAN_REQUIRE_ALL") == "1":
-        pytest.fail(reason, pytrace=False)
-    pytest.skip(reason)
+    if missing:
+        skip(f"not installed: {', '.join(dict.fromkeys(missing))}")
 
 
 def checked(command: list[str], *, env: dict[str, str] | None = None, within: float = 900) -> str:

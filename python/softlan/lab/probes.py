@@ -45,6 +45,10 @@ class PingResult:
         """Whether every one was answered."""
         return self.received == self.sent
 
+    def __bool__(self) -> bool:
+        """Raise `TypeError`: what is neither all nor nothing is not true or false, and `assert await ann.ping(ben)` held always."""
+        raise TypeError("a ping is not true or false; ask .good (all answered) or .received (how many)")
+
     def __str__(self) -> str:
         if not self.round_trips:
             return f"0/{self.sent}"

@@ -6,6 +6,8 @@
 //! the flow and two for the length. Flows from 128 on are IPv4 packets, whose ECN field is the flow's two bits below the highest.
 
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,9 +22,37 @@ const LEAST_OVERHEAD: usize = 32;
 /// Flows from here on are IPv4 packets.
 const FIRST_IP_FLOW: u8 = 128;
 
+/// A datagram's bytes, counted for as long as somebody holds on to them: what the queue says of its memory is held against this.
+struct Held {
+    bytes: Vec<u8>,
+    sum: Arc<AtomicUsize>,
+}
+
+impl Held {
+    fn datagram(bytes: Vec<u8>, sum: &Arc<AtomicUsize>) -> Bytes {
+        sum.fetch_add(bytes.len(), Relaxed);
+        Bytes::from_owner(Self { bytes, sum: sum.clone() })
+    }
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.sum.fetch_sub(self.bytes.len(), Relaxed);
+    }
+}
+
 struct World {
     queue: EgressQueue,
     limits: QueueLimits,
+    /// Bytes of the datagrams that somebody holds on to: between two steps, the queue alone. Small ones in a long queue are copied, and
+    /// count here no longer; those are judged as they come out.
+    held: Arc<AtomicUsize>,
     now: Duration,
     pushed: u64,
     popped: u64,
@@ -45,6 +75,7 @@ pub fn check(data: &[u8]) {
     let mut world = World {
         queue: EgressQueue::new(limits),
         limits,
+        held: Arc::default(),
         now: Duration::ZERO,
         pushed: 0,
         popped: 0,
@@ -118,19 +149,38 @@ impl World {
     fn push(&mut self, flow: u8, len: usize) {
         let datagram = datagram(flow, self.pushed as u32, len, ecn_of(flow));
         self.pushed += 1;
-        self.dropped += self.queue.push(self.now, Bytes::from(datagram));
+        self.dropped += self.queue.push(self.now, Held::datagram(datagram, &self.held));
         assert!(self.queue.bytes() <= self.limits.bytes, "over the limit after a push");
+        self.check_memory();
+    }
+
+    /// The queue says no less than what is there.
+    fn check_memory(&self) {
         let waiting = self.pushed - self.popped - self.dropped - self.outcome.late;
-        assert!(waiting as usize * LEAST_OVERHEAD <= self.queue.bytes(), "datagrams that cost nothing");
+        let least = self.held.load(Relaxed) + waiting as usize * LEAST_OVERHEAD;
+        assert!(least <= self.queue.bytes(), "{least} bytes wait, and the queue says {}", self.queue.bytes());
         assert_eq!(waiting == 0, self.queue.is_empty());
     }
 
     fn pop(&mut self) {
+        let before = self.queue.bytes();
         let Some(datagram) = self.queue.pop(self.now, &mut self.outcome) else {
             assert!(self.queue.is_empty(), "something waits and does not come out");
             return;
         };
         self.popped += 1;
+        let cost = before - self.queue.bytes();
+        assert!(
+            datagram.len() + LEAST_OVERHEAD <= cost,
+            "{} bytes came out that cost {cost}",
+            datagram.len()
+        );
+        self.judge(datagram);
+        self.check_memory();
+    }
+
+    /// What must hold for a datagram that came out.
+    fn judge(&mut self, datagram: Bytes) {
         let Some((flow, number)) = flow_and_number(&datagram) else { return };
         let (own, is_ip) = (ecn_of(flow), flow >= FIRST_IP_FLOW);
         let sent_with = |ecn| self::datagram(flow, number, datagram.len(), ecn);

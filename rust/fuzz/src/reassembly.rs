@@ -3,7 +3,7 @@
 //! Input: the limits (frames, KiB, 100 bytes of the largest frame: a byte each), then fragments: peer and step of time, frame id,
 //! index and last, length of the part (a byte each, the length two), its seed. A step of 15 forgets the peer instead.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
 use softlan_wire::{Fragment, PeerId, Reassembler, ReassemblyLimits};
@@ -12,6 +12,46 @@ use crate::source::{Source, pattern};
 
 /// Parts by whom, of which frame, and where in it.
 type History = HashMap<(PeerId, u32, u8, u8), Vec<Vec<u8>>>;
+
+/// What the check itself knows of the frames that are unfinished, oldest first.
+#[derive(Default)]
+struct Known(VecDeque<Unfinished>);
+
+struct Unfinished {
+    peer: PeerId,
+    frame_id: u32,
+    /// Bytes of each part that is there, by its index.
+    parts: BTreeMap<u8, usize>,
+}
+
+impl Known {
+    /// Bytes of all parts that are there.
+    fn bytes(&self) -> usize {
+        self.0.iter().flat_map(|frame| frame.parts.values()).sum()
+    }
+
+    /// Follows a push: so many gave way, and the fragment's frame is over or has one part more.
+    fn follow(&mut self, fragment: &Fragment<'_>, expired: u64, evicted: u64, goes_on: bool) {
+        let Fragment { peer, frame_id, index, part, .. } = *fragment;
+        self.0.drain(..expired as usize);
+        let is_own = |frame: &Unfinished| (frame.peer, frame.frame_id) == (peer, frame_id);
+        // The oldest give way, but for the one that there is to be room for.
+        for _ in 0..evicted {
+            let oldest = usize::from(self.0.front().is_some_and(is_own));
+            assert!(self.0.remove(oldest).is_some(), "more gave way than were there");
+        }
+        match self.0.iter().position(is_own) {
+            Some(at) if goes_on => {
+                self.0[at].parts.entry(index).or_insert(part.len());
+            }
+            Some(at) => drop(self.0.remove(at)),
+            None if goes_on => {
+                self.0.push_back(Unfinished { peer, frame_id, parts: [(index, part.len())].into() });
+            }
+            None => {}
+        }
+    }
+}
 
 /// Pushes what the input says and checks after each.
 pub fn check(data: &[u8]) {
@@ -25,6 +65,7 @@ pub fn check(data: &[u8]) {
     let mut reassembler = Reassembler::new(limits);
     let mut now = Duration::ZERO;
     let mut history = History::new();
+    let mut known = Known::default();
     while !source.is_empty() {
         let first = source.byte();
         let Some(peer) = PeerId::new(u16::from(first & 3) + 1) else { return };
@@ -33,6 +74,8 @@ pub fn check(data: &[u8]) {
             let forgotten = reassembler.forget(peer);
             assert_eq!(reassembler.unfinished() + forgotten, before);
             history.retain(|key, _| key.0 != peer);
+            known.0.retain(|frame| frame.peer != peer);
+            check_memory(&reassembler, &limits, &known);
             continue;
         }
         now += Duration::from_millis(u64::from(first >> 4).pow(2) * 4);
@@ -42,7 +85,8 @@ pub fn check(data: &[u8]) {
         let part = pattern(source.byte(), len);
         let (index, last) = (place >> 4, place & 0x0f);
         history.entry((peer, frame_id, index, last)).or_default().push(part.clone());
-        push(&mut reassembler, &limits, now, Fragment { peer, index, last, frame_id, part: &part }, &history);
+        let fragment = Fragment { peer, index, last, frame_id, part: &part };
+        push(&mut reassembler, &limits, now, fragment, &history, &mut known);
     }
     reassembler.expire(now + limits.timeout * 2);
     assert_eq!((reassembler.unfinished(), reassembler.bytes_held()), (0, 0), "something stays for ever");
@@ -54,6 +98,7 @@ fn push(
     now: Duration,
     fragment: Fragment<'_>,
     history: &History,
+    known: &mut Known,
 ) {
     let (unfinished, counts) = (reassembler.unfinished(), reassembler.counts());
     let outcome = reassembler.push(now, fragment);
@@ -65,14 +110,25 @@ fn push(
         Ok(Some(_)) => assert_eq!(balance, -1),
         Err(_) => assert!(dropped >= 1 && matches!(balance, 0 | 1)),
     }
-    assert!(reassembler.bytes_held() <= limits.bytes);
-    assert!(reassembler.unfinished() <= limits.frames.max(1));
-    if reassembler.unfinished() == 0 {
-        assert_eq!(reassembler.bytes_held(), 0);
-    }
+    let (expired, evicted) =
+        (reassembler.counts().expired - counts.expired, reassembler.counts().evicted - counts.evicted);
+    known.follow(&fragment, expired, evicted, matches!(outcome, Ok(None)));
+    check_memory(reassembler, limits, known);
     if let Ok(Some(frame)) = outcome {
         assert!(frame.len() <= limits.max_frame && frame.len() <= limits.bytes);
         was_put_in(&frame, &fragment, history);
+    }
+}
+
+/// The limits hold, and the reassembler says no less than what is there.
+fn check_memory(reassembler: &Reassembler, limits: &ReassemblyLimits, known: &Known) {
+    assert!(reassembler.bytes_held() <= limits.bytes);
+    assert!(reassembler.unfinished() <= limits.frames.max(1));
+    assert_eq!(reassembler.unfinished(), known.0.len());
+    let least = known.bytes();
+    assert!(least <= reassembler.bytes_held(), "{least} bytes wait, said are {}", reassembler.bytes_held());
+    if reassembler.unfinished() == 0 {
+        assert_eq!(reassembler.bytes_held(), 0);
     }
 }
 

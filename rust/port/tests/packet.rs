@@ -7,9 +7,9 @@ mod common;
 use std::{net::UdpSocket, process::Command, sync::atomic::Ordering::Relaxed, time::Duration};
 
 use common::{
-    Namespace, frames, in_namespace, ip, skip,
+    Namespace, frames, in_namespace, ip,
     traffic::{STREAM, cable, runtime, tcp_both_ways},
-    try_ip,
+    try_ip, without,
 };
 use softlan_port::{
     FrameBatch, Interface, PacketOptions, PacketPort, PacketSocket, Port, PortError,
@@ -82,7 +82,7 @@ fn tcp_between_two_lans_travels_as_super_frames() {
             host.ip("addr add 10.79.0.2/24 dev vlan2");
             addresses.push("10.79.0.2");
         } else {
-            skip("TCP in a VLAN", "this kernel has no VLAN interfaces (8021q)");
+            without("TCP in a VLAN", "this kernel has no VLAN interfaces (8021q)");
         }
 
         let (left, right) = gateway.run(|| {
@@ -342,6 +342,20 @@ fn down_is_waited_for() {
             assert_eq!(marks(&right, 1).await, [(3, 60)]);
         });
     });
+}
+
+#[test]
+fn nothing_is_left_out_where_all_is_required() {
+    // Without `ip` no test here can do anything.
+    let passes = |required| {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command
+            .args(["--exact", "removal_is_told"])
+            .env("PATH", "/none")
+            .env("SOFTLAN_REQUIRE_ALL", required);
+        command.output().unwrap().status.success()
+    };
+    assert!(passes("0") && !passes("1"));
 }
 
 #[test]

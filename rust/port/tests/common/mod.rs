@@ -39,9 +39,16 @@ pub fn in_namespace(name: &str, body: impl FnOnce()) {
     }
 }
 
-/// Says why a test did nothing.
+/// Says why a test did nothing. Panics with SOFTLAN_REQUIRE_ALL=1, as in CI: there a missing tool or right is a failure,
+/// as it is for `softlan.lab.testing` on the Python side.
 pub fn skip(name: &str, reason: &str) {
+    assert!(std::env::var_os("SOFTLAN_REQUIRE_ALL").is_none_or(|value| value != "1"), "{name}: {reason}");
     println!("SKIPPED {name}: {reason}");
+}
+
+/// Says what of a test was left out, whatever is required: for what a kernel was built without, which no tool and no right brings.
+pub fn without(name: &str, reason: &str) {
+    println!("WITHOUT {name}: {reason}");
 }
 
 /// Unshares the network, in a user namespace unless the process is root's.

@@ -1,0 +1,1 @@
+//! Nothing: what is measured lies in `benches`, and `benches/parts.py` runs it.

@@ -1,0 +1,6 @@
+"""Lets the tests find `kinds.py`, as those of tests/fuzz do."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
