@@ -16,6 +16,8 @@ pub const REFRESH_FRAME_LEN: usize = 60;
 pub struct CamRefresher {
     /// `None`: no refresh frames, only membership.
     interval: Option<Duration>,
+    /// The gateway machine's own on that LAN, which is nobody else's.
+    own: Option<Mac>,
     last_seen: HashMap<Mac, Option<Duration>>,
 }
 
@@ -25,12 +27,21 @@ const CAPACITY: usize = 4096;
 impl CamRefresher {
     /// Refreshes a MAC when the LAN has not seen it for `interval`; `None` switches refresh frames off.
     pub fn new(interval: Option<Duration>) -> Self {
-        Self { interval, last_seen: HashMap::new() }
+        Self { interval, own: None, last_seen: HashMap::new() }
+    }
+
+    /// Says which MAC this machine itself has on the LAN. It is no remote one, whoever says it has it: what is for this machine would
+    /// leave the LAN, and refresh frames would speak in its name.
+    pub fn set_own(&mut self, own: Option<Mac>) {
+        self.own = own;
+        if let Some(own) = own {
+            self.last_seen.remove(&own);
+        }
     }
 
     /// Adds a remote MAC. It is due at once: the LAN should know it before its first frame.
     pub fn add(&mut self, mac: Mac) {
-        if !mac.is_group() && !mac.is_zero() && self.last_seen.len() < CAPACITY {
+        if self.own != Some(mac) && !mac.is_group() && !mac.is_zero() && self.last_seen.len() < CAPACITY {
             self.last_seen.entry(mac).or_insert(None);
         }
     }
@@ -137,6 +148,22 @@ mod tests {
         cam.add(mac(1));
         cam.remove(mac(1));
         assert_eq!(cam.due(10 * S), None);
+    }
+
+    #[test]
+    fn this_machines_own_mac_is_never_a_remote_one() {
+        let mut cam = CamRefresher::new(Some(S));
+        cam.add(mac(1));
+        cam.set_own(Some(mac(1)));
+        assert!(!cam.contains(mac(1)));
+        cam.add(mac(1));
+        cam.seen(mac(1), S);
+        assert!(!cam.contains(mac(1)));
+        assert_eq!(cam.due(10 * S), None);
+        // Its interface has another one by now.
+        cam.set_own(Some(mac(2)));
+        cam.add(mac(1));
+        assert!(cam.contains(mac(1)));
     }
 
     #[test]

@@ -7,7 +7,9 @@ use std::time::Duration;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use pyo3_async_runtimes::tokio::future_into_py;
-use softlan_link::{Congestion, Connection, Endpoint, LinkError, TransportSettings, Trust, UdpKind, harmless};
+use softlan_link::{
+    Congestion, Connection, Endpoint, LinkError, TransportSettings, Trust, UdpKind, harmless,
+};
 
 use crate::convert::{link_error, seconds, socket_address, value_error};
 

@@ -9,6 +9,7 @@
 mod claims;
 mod conflicts;
 pub mod counters;
+mod doubles;
 pub mod events;
 pub mod filters;
 mod hash;

@@ -347,6 +347,11 @@ impl Loops {
         self.suspicions.iter().any(|known| known.is_told)
     }
 
+    /// Whether a loop through these two was told and is not gone.
+    pub(crate) fn is_told(&self, one: PeerId, other: PeerId) -> bool {
+        self.suspicions.iter().any(|known| known.is_told && known.peers == pair(one, other))
+    }
+
     fn is_in_loop(&self, now: Duration, peer: PeerId) -> bool {
         // On the first evidence: one frame that goes round unnoticed is as bad as many.
         self.suspicions.iter().any(|known| known.has(peer) && now.saturating_sub(known.last) < HOLD)

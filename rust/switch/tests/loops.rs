@@ -277,9 +277,9 @@ fn what_honest_networks_do_trips_nothing() {
         }
         if mark == 100 {
             // Ann's connection breaks; the next one says again at once what the last one said.
-            assert!(world.switch.unplug(peer(ANN)));
+            assert!(world.switch.unplug(world.now, peer(ANN)));
             world.switch.plug(world.now, peer(9), Role::Client(own(ANN)), Limits::default()).unwrap();
-            world.switch.unplug(peer(9));
+            world.switch.unplug(world.now, peer(9));
             world.switch.plug(world.now, peer(ANN), Role::Client(own(ANN)), Limits::default()).unwrap();
         }
         world.run(Duration::from_millis(100));

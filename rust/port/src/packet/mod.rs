@@ -15,6 +15,7 @@ use std::{
 };
 
 use libc::{c_int, socklen_t};
+use softlan_wire::Mac;
 use tokio::{
     io::{Interest, unix::AsyncFd},
     sync::watch,
@@ -274,6 +275,10 @@ impl Port for PacketPort {
 
     fn description(&self) -> String {
         format!("interface {}", self.interface.name())
+    }
+
+    fn address(&self) -> Option<Mac> {
+        self.interface.mac().ok()
     }
 
     fn up(&self) -> Option<watch::Receiver<bool>> {
