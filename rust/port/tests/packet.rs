@@ -390,6 +390,8 @@ fn down_is_waited_for() {
             let outcome = left.send([frame(1, 60).as_slice()]).unwrap();
             assert_eq!(outcome.failed, 1);
             assert_eq!(left.counters().sent_interface_down, 1);
+            // The kernel says it once, here to the sender.
+            assert!(!*left.up().unwrap().borrow());
             // Futures that are dropped while it is down must not lose sight of it.
             let mut batch = FrameBatch::new(0);
             for _ in 0..2 {
@@ -400,6 +402,8 @@ fn down_is_waited_for() {
             wait_until_up(&["left0", "right0"]);
             right.send([frame(2, 60).as_slice()]).unwrap();
             assert_eq!(marks(&left, 1).await, [(2, 60)]);
+            // It is known to be up by the first frame that comes.
+            assert!(*left.up().unwrap().borrow());
             left.send([frame(3, 60).as_slice()]).unwrap();
             assert_eq!(marks(&right, 1).await, [(3, 60)]);
         });

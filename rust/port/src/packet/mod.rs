@@ -245,7 +245,13 @@ impl Port for PacketPort {
                 receiver.receive(self.fd.get_ref(), batch, &self.counters)?
             };
             match received {
-                Received::Some => {}
+                Received::Some => {
+                    // A LAN that talks never lets the wait above run out.
+                    let was_down = !*self.up.borrow();
+                    if was_down {
+                        self.look_whether_up();
+                    }
+                }
                 Received::Nothing => ready.clear_ready(),
                 Received::Down => {
                     if !self.interface.exists() {
@@ -266,6 +272,10 @@ impl Port for PacketPort {
         let sent = send::send(self.fd.get_ref(), frames, max_frame, &self.taken, &self.counters);
         if sent.too_long || sent.down {
             self.look_at_mtu();
+        }
+        if sent.down {
+            // The socket's one word that it went down may have come here, and not to `recv`.
+            self.look_whether_up();
         }
         if sent.gone && !self.interface.exists() {
             return Err(self.interface.gone());
