@@ -16,6 +16,7 @@ mod hash;
 mod inspect;
 pub mod limits;
 mod loops;
+mod nd;
 mod storm;
 pub mod switch;
 pub mod table;

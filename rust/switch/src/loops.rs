@@ -7,8 +7,8 @@
 //! nothing tells them from a game that says the same thing twice; so they are dropped, within half a second, only while
 //! there is evidence that this peer is part of a circle. Where all that is known is that somebody else brought its frames
 //! back, which anybody can do on purpose, a piece of evidence is good for no more copies than a circle makes of one frame.
-//! And once a loop is certain, one of its two ends gets no flooded frames any more, as a bridge port that spanning tree blocks: what is flooded reaches it through the other end, and
-//! the switches between the two see each station in one place.
+//! And once a loop is certain, one of its two ends gets no flooded frames any more, as a bridge port that spanning tree
+//! blocks: what is flooded reaches it through the other end, and the switches between the two see each station in one place.
 //!
 //! What is known rests on evidence that no honest network gives: two peers with the same frame, a station that two
 //! peers show in turn, a refresh frame of the gateway's that somebody else brings. Memory is fixed; a frame costs
