@@ -158,7 +158,7 @@ impl Bridge {
     /// Gateways: the client with this MAC has left.
     pub fn remove_remote(&self, mac: Mac) {
         if let Some(mut remotes) = self.shared.remotes() {
-            remotes.remove(mac);
+            remotes.remove(mac, self.shared.clock.now());
         }
     }
 
