@@ -321,6 +321,11 @@ class Room:
         mac_capacity: int = 4096,
         limit_storm: int | None = None,
     ) -> Room: ...
+    def is_on_lan(self, mac: Mac) -> bool:
+        """Say whether a station of the LAN behind the room's gateway has this MAC, so that no client can be plugged in with it.
+
+        A client that left within the time a station is remembered is let in again, whatever the LAN shows.
+        """
     def plug(
         self,
         connection: Connection,
@@ -339,10 +344,10 @@ class Room:
         """Forward the peer's frames from now on. Limits are in bits per second; `mac` None means gateway.
 
         `limit_storm` is in broadcasts and multicasts per second.
-        Raise CoreError of kind plug if the id or MAC is in the room already.
+        Raise CoreError of kind plug if the id or MAC is in the room already, or the MAC on its LAN.
         """
     def next_events(self) -> Awaitable[list[RoomEvent]]:
-        """Wait for loops, storms, full tables and address conflicts to set in or end; for one task at a time."""
+        """Wait for loops, storms, full tables, conflicts of IP and MAC addresses to set in or end; for one task at a time."""
 
 @final
 class RoomEvent:
@@ -361,13 +366,15 @@ class RoomEvent:
         "table-eased",
         "address-conflict",
         "address-settled",
+        "mac-conflict",
+        "mac-settled",
     ]: ...
     @property
     def peers(self) -> list[int]:
-        """The peer ids concerned: two of a loop or address conflict, one of anything else; none for a storm of all peers together."""
+        """The peer ids concerned: two of a loop or conflict, one of anything else; none for a storm of all peers together."""
     @property
     def mac(self) -> str | None:
-        """Of a loop or echo found: the source of the frame that came back."""
+        """Of a loop or echo found: the source of the frame that came back. Of a MAC conflict: the address."""
     @property
     def address(self) -> str | None:
         """Of an address conflict: the IP address that both claim."""
@@ -469,7 +476,8 @@ class Bridge:
         """Begin; frames are dropped until `attach`. Loopback messages to `loopback` are answered and do not reach the device."""
     def attach(self, connection: Connection, peer_id: int) -> None: ...
     def detach(self) -> None: ...
-    def add_remote(self, mac: Mac) -> None: ...
+    def add_remote(self, mac: Mac) -> bool:
+        """Say that a client with this MAC is in the room; False if it is the device's own on the LAN, and so nobody else's."""
     def remove_remote(self, mac: Mac) -> None: ...
     def counters(self) -> dict[str, int]: ...
     def port_counters(self) -> dict[str, int]:

@@ -630,7 +630,10 @@ async def banned(world: World) -> list[Said]:
     "client",
     "bad",
     "the relay refused: another client in room PARTY1 has the MAC 02:50:4c:00:00:01",
-    "is softlan running twice with the same identity? Stop the other one, or give this one --identity or --virtual-mac of its own",
+    (
+        "is softlan running twice with the same identity? Stop the other one, or give this one --identity or --virtual-mac of its own."
+        " If a machine on the LAN has the MAC, choose another, and take softlan's adapter out of any bridge with that LAN"
+    ),
 )
 async def duplicate_identity(world: World) -> list[Said]:
     mac = world.party.client("ann").mac.hex(":")

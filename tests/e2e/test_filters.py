@@ -69,6 +69,12 @@ def all_bad(mac: str) -> dict[str, tuple[str, bytes]]:
         # DHCP servers
         "dhcp-offer": ("dhcp-server", broadcast(offer)),
         "dhcp-offer-unicast": ("dhcp-server", bytes(Ether(src=mac, dst="02:50:4c:00:00:01") / offer)),
+        "dhcp-offer-pxe-port": (
+            "dhcp-server",
+            broadcast(
+                IP(src="192.168.88.66", dst="255.255.255.255") / UDP(sport=4011, dport=68) / offer[BOOTP]
+            ),
+        ),
         "dhcp-offer-tagged": ("dhcp-server", broadcast(Dot1Q(vlan=5) / offer)),
         "dhcp-offer-priority-tagged": ("dhcp-server", broadcast(Dot1Q(vlan=0, prio=6) / offer)),
         "dhcp-offer-qinq": ("dhcp-server", broadcast(Dot1AD(vlan=7) / Dot1Q(vlan=5) / offer)),
@@ -84,6 +90,10 @@ def all_bad(mac: str) -> dict[str, tuple[str, bytes]]:
         "dhcp-offer-overlapping-fragment": ("dhcp-server", broadcast(overlap)),
         # DHCPv6 servers
         "dhcpv6-reply": ("dhcpv6-server", to_nodes(IPv6(**V6) / v6)),
+        "dhcpv6-reply-any-port": (
+            "dhcpv6-server",
+            to_nodes(IPv6(**V6) / UDP(sport=1024, dport=546) / scapy.DHCP6_Advertise(trid=1)),
+        ),
         "dhcpv6-reply-tagged": ("dhcpv6-server", to_nodes(Dot1Q(vlan=5) / IPv6(**V6) / v6)),
         "dhcpv6-reply-hop-by-hop": ("dhcpv6-server", to_nodes(IPv6(**V6) / options / v6)),
         "dhcpv6-reply-fragment": (

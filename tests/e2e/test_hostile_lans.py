@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 import pytest_asyncio
 
 from softlan.lab import Party, usual_party
+from softlan.lab.host import mac_of
 from softlan.lab.packets import BROADCAST, ethernet
 from softlan.lab.party import ADAPTER, Client
 
@@ -50,7 +51,7 @@ async def test_a_lan_bridged_back_to_a_player_is_found_broken_and_told() -> None
         assert "connected outside the room" in found.fields["message"]
         assert "bridge" in found.fields["hint"]
         for part in (ann.part, gateway):
-            told = await part.program.event("session.notice", 5)
+            told = await part.program.event("session.notice", 5, topic="loop")
             assert "connected outside the room" in told.fields["message"]
             assert any("connected outside" in notice for notice in (await part.status())["notices"])
         assert (await ben.part.status())["notices"] == []
@@ -138,6 +139,26 @@ async def test_nobody_speaks_arp_in_anothers_name(fresh_party: Party) -> None:
     assert (await party.relay.peer_counters(ann.peer_id))["drop_arp_spoof"] == 1
     gateway = next(peer for peer in await party.relay.peers() if peer["role"] == "gateway")
     assert gateway["counters"]["drop_arp_spoof"] == 1
+
+
+async def test_the_gateways_own_mac_is_no_players(fresh_party: Party) -> None:
+    """A player joins with the MAC of the gateway's card, and hears nothing of what the LAN says to the gateway's machine."""
+    party = fresh_party
+    gateway, server = party.gateways["gateway"], party.player("server")
+    own = mac_of(gateway.host, ADAPTER)
+    mac = own.hex(":")
+    since = gateway.program.mark()
+    mallory = await party.start_client("mallory", mac=mac)
+    told = await gateway.program.event("interface.warning", 5, since=since)
+    assert mac in told.fields["message"]
+    assert str(mallory.peer_id) in told.fields["message"]
+    assert mac not in (await gateway.status())["remotes"]
+    secret = ethernet(own, server.mac, 0x88B5, b"for the gateway's machine".ljust(46))
+    public = ethernet(BROADCAST, server.mac, 0x88B5, b"for everybody".ljust(46))
+    with mallory.frames() as ear, server.frames() as lan:
+        for frame in (secret, public):
+            lan.send(frame)
+        assert await ear.seen([public, secret], 3.0) == [public]
 
 
 async def test_an_ip_address_that_two_use_is_told_to_both() -> None:

@@ -247,6 +247,50 @@ async def test_duplicate_mac(join: Any, stranger: Peer) -> None:
     assert not ann.closed.done()
 
 
+async def test_the_mac_of_a_machine_on_the_lan(join: Any, stranger: Peer) -> None:
+    ann, gateway = await join(ANN), await join(None)
+    gateway.send(frame_of(CAT))
+    assert await ann.frame() == (gateway.peer_id, frame_of(CAT))
+    stranger.tell(hello_of("INTEROP", CAT))
+    answer = await refused(stranger, "duplicate-mac", 5)
+    assert answer["field"] == "mac"
+    assert "LAN" in answer["reason"]
+    # What is for the machine still goes to the LAN.
+    to_cat = frame_of(ANN, bytes.fromhex(CAT.replace(":", "")))
+    ann.send(to_cat)
+    assert await gateway.frame() == (ann.peer_id, to_cat)
+
+
+async def test_a_player_whose_frames_the_lan_shows_comes_back(relay: Any, join: Any) -> None:
+    ann, gateway = await join(ANN), await join(None)
+    peer = await relay.connect()
+    await peer.join("INTEROP", CAT)
+    await peer.leave()
+    await gateway.hear("peer_left")
+    # Its last frame comes back over the LAN after it has left.
+    gateway.send(frame_of(CAT))
+    assert await ann.frame() == (gateway.peer_id, frame_of(CAT))
+    await join(CAT)
+
+
+async def test_a_mac_that_the_lan_shows_later_is_told_to_both(join: Any) -> None:
+    ann, ben, gateway = await join(ANN), await join(BEN), await join(None)
+    # Until it is told, as a machine on a LAN goes on talking.
+    for fill in range(60):
+        gateway.send(frame_of(ANN, fill=fill))
+        try:
+            told = await gateway.hear("notice", within=0.3)
+        except TimeoutError:
+            continue
+        break
+    else:
+        pytest.fail("the gateway was not told")
+    assert (told["topic"], sorted(told["peers"])) == ("mac-conflict", sorted([ann.peer_id, gateway.peer_id]))
+    assert ANN in told["reason"]
+    assert (await ann.hear("notice")) == told
+    await ben.silence(0.1)
+
+
 async def test_a_wrong_secret_takes_nothing_over(join: Any, stranger: Peer) -> None:
     ann = await join(ANN, resume="ab" * 32)
     stranger.tell(hello_of("INTEROP", ANN, resume="cd" * 32))

@@ -73,6 +73,17 @@ def test_an_address_conflict_names_the_address_and_accuses_nobody():
     assert (gone.key, gone.notice.over, gone.hint, gone.event) == (found.key, True, None, "room.calm")
 
 
+def test_a_mac_conflict_names_the_mac_and_both_ways_it_can_be():
+    found = put_into_words(Said("mac-conflict", [1, 3], MAC), PRESENT)
+    assert found.event == "room.conflict"
+    assert f"client 1 ({MAC}) and gateway 3 both show the MAC {MAC}" in found.notice.reason
+    assert "bridge" in found.hint
+    assert "softlan kick" in found.hint
+    assert found.tell == (1, 3)
+    gone = put_into_words(Said("mac-settled", [1, 3]), PRESENT)
+    assert (gone.key, gone.notice.over, gone.hint, gone.event) == (found.key, True, None, "room.calm")
+
+
 @pytest.mark.parametrize(
     "kind",
     [
@@ -85,10 +96,12 @@ def test_an_address_conflict_names_the_address_and_accuses_nobody():
         "table-eased",
         "address-conflict",
         "address-settled",
+        "mac-conflict",
+        "mac-settled",
     ],
 )
 def test_every_kind_makes_a_notice_that_can_be_sent(kind):
-    peers = [65534, 65535] if kind.startswith(("loop", "echo", "address")) else [3]
+    peers = [65534, 65535] if kind.startswith(("loop", "echo", "address", "mac")) else [3]
     trouble = put_into_words(Said(kind, peers, MAC, "fe80:" + 7 * ":abcd", 2**60), PRESENT)
     assert decode_from_relay(encode(trouble.notice)) == trouble.notice
     assert (trouble.hint is None) == trouble.notice.over

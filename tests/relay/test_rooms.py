@@ -136,6 +136,23 @@ def test_one_client_a_mac():
     admit(machine, client(1), "b")
 
 
+def test_no_client_has_the_mac_of_a_machine_on_the_lan():
+    machine = rooms()
+    admit(machine, gateway(), "a")
+    before = (len(machine), machine.peer_count)
+    answer = machine.admit(client(1), "b", mac_is_on_lan=True)
+    assert isinstance(answer, Rejection)
+    assert (answer.message.code, answer.message.field) == (Code.DUPLICATE_MAC, "mac")
+    assert str(mac(1)) in answer.message.reason
+    assert "LAN" in answer.message.reason
+    assert (len(machine), machine.peer_count) == before
+    admit(machine, client(1, resume=SECRET), "c")
+    # Its own former place it takes whatever the LAN shows of it.
+    again = machine.admit(client(1, resume=SECRET), "d", mac_is_on_lan=True)
+    assert isinstance(again, Admission)
+    assert again.replaces == "c"
+
+
 def test_a_room_holds_its_number_of_peers():
     machine = rooms(max_peers_per_room=2)
     admit(machine, client(1), "a")

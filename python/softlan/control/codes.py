@@ -54,7 +54,12 @@ class Code(StrEnum):
         Retry.NO,
         "the room code is malformed, or the relay does not serve it",
     )
-    DUPLICATE_MAC = "duplicate-mac", 5, Retry.NO, "another client in the room has this MAC"
+    DUPLICATE_MAC = (
+        "duplicate-mac",
+        5,
+        Retry.NO,
+        "another client in the room has this MAC, or a machine on the gateway's LAN",
+    )
     GATEWAY_PRESENT = "gateway-present", 6, Retry.NO, "the room has a gateway already"
     ROOM_FULL = "room-full", 7, Retry.NO, "the room has its number of peers"
     RELAY_FULL = "relay-full", 8, Retry.LATER, "the relay has its number of rooms or peers"

@@ -150,8 +150,18 @@ class Gateway:
         return self._bridge.counters()
 
     def _add(self, peer_id: int, mac: Mac) -> None:
-        self._macs[peer_id] = mac
-        self._bridge.add_remote(mac)
+        if self._bridge.add_remote(mac):
+            self._macs[peer_id] = mac
+            return
+        name = self.config.interface
+        log_event(
+            logger,
+            Event.INTERFACE_WARNING,
+            f"client {peer_id} says that it has the MAC {mac}, which is {name}'s own: nothing on the LAN is carried to it",
+            interface=name,
+            peer_id=peer_id,
+            hint="by --virtual-mac a client has any MAC it likes; whoever takes this one may want to read what is for this machine",
+        )
 
 
 def interface_warnings(interface: str, sysfs: Path = Path("/sys/class/net")) -> list[tuple[str, str]]:

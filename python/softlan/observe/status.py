@@ -288,7 +288,8 @@ _REJECT_HINTS = {
     Code.INVALID_ROOM: "check the room code with the one who invited you",
     Code.DUPLICATE_MAC: (
         "is softlan running twice with the same identity? Stop the other one, or give this one --identity or"
-        " --virtual-mac of its own"
+        " --virtual-mac of its own. If a machine on the LAN has the MAC, choose another, and take softlan's adapter out of any bridge"
+        " with that LAN"
     ),
     Code.GATEWAY_PRESENT: "stop the other gateway, or choose another room with --room",
     Code.ROOM_FULL: "wait until somebody leaves, or ask the relay's operator for more places",

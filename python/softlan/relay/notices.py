@@ -41,6 +41,8 @@ _KINDS: Final[Mapping[str, tuple[str, Event]]] = {
     "table-eased": ("table-full", Event.ROOM_CALM),
     "address-conflict": ("address-conflict", Event.ROOM_CONFLICT),
     "address-settled": ("address-conflict", Event.ROOM_CALM),
+    "mac-conflict": ("mac-conflict", Event.ROOM_CONFLICT),
+    "mac-settled": ("mac-conflict", Event.ROOM_CALM),
 }
 
 
@@ -78,6 +80,10 @@ _SENTENCES: Final = {
         "{who} both use the IP address {address}: what is for one of them reaches the other, now and then or always"
     ),
     "address-settled": "{who} no longer use one IP address",
+    "mac-conflict": (
+        "{who} both show the MAC {mac}: what is for it goes to the client, and what a machine on the LAN says under it is dropped"
+    ),
+    "mac-settled": "{who} no longer show one MAC",
 }
 
 
@@ -95,6 +101,11 @@ def _hint(kind: str, peers: tuple[int, ...], present: Mapping[int, PeerFacts]) -
         return (
             "give one of the two another address; if neither has it by mistake, one of them wants to read what is for the"
             " other, and the relay's operator can send it away: `softlan admin kick ROOM PEER`"
+        )
+    if kind == "mac-conflict":
+        return (
+            "if the MAC is the client's by right, its machine stands on that LAN too: take the softlan adapter out of any bridge; if it"
+            " is a machine's on the LAN, the client has taken it, by mistake or to read what is for that machine: `softlan kick`"
         )
     if kind == "table-full":
         return "a machine on that LAN makes addresses up, or the LAN is very large"

@@ -197,13 +197,20 @@ class Rooms(Generic[C]):
         """Find who a connection is, None when it is in no room."""
         return self._members.get(connection)
 
-    def admit(self, hello: Hello, connection: C, *, max_peers: int | None = None) -> Admission[C] | Rejection:
-        """Judge a valid hello and take its sender in, or say why not; `max_peers` is the room's own number of places."""
+    def admit(
+        self, hello: Hello, connection: C, *, max_peers: int | None = None, mac_is_on_lan: bool = False
+    ) -> Admission[C] | Rejection:
+        """Judge a valid hello and take its sender in, or say why not.
+
+        `max_peers` is the room's own number of places; `mac_is_on_lan` says that the gateway's LAN has a machine with the hello's MAC.
+        """
         if connection in self._members:
             raise ValueError("this connection is in a room already")
         room = self._rooms.get(hello.room)
         replaced = None if room is None else _former_self(room, hello)
-        refusal = self._refuse(hello, room, replaced, max_peers or self.policy.max_peers_per_room)
+        refusal = self._refuse(
+            hello, room, replaced, max_peers or self.policy.max_peers_per_room, mac_is_on_lan
+        )
         if refusal is not None:
             return Rejection(refusal)
 
@@ -256,7 +263,12 @@ class Rooms(Generic[C]):
         )
 
     def _refuse(
-        self, hello: Hello, room: Room[C] | None, replaced: Member[C] | None, places: int
+        self,
+        hello: Hello,
+        room: Room[C] | None,
+        replaced: Member[C] | None,
+        places: int,
+        mac_is_on_lan: bool,
     ) -> Reject | None:
         """Find the first rule the hello breaks. A peer that replaces itself takes no new place."""
         allowed = self.policy.allowed_rooms
@@ -267,7 +279,7 @@ class Rooms(Generic[C]):
                 field="room",
             )
         if replaced is None:
-            refusal = _refuse_identity(hello, room) or self._refuse_place(room, places)
+            refusal = _refuse_identity(hello, room, mac_is_on_lan) or self._refuse_place(room, places)
             if refusal is not None:
                 return refusal
         return self._refuse_budget(hello, room)
@@ -325,8 +337,8 @@ def _former_self(room: Room[C], hello: Hello) -> Member[C] | None:
     return None
 
 
-def _refuse_identity(hello: Hello, room: Room[C] | None) -> Reject | None:
-    """Hold to one gateway a room, and one client a MAC."""
+def _refuse_identity(hello: Hello, room: Room[C] | None, mac_is_on_lan: bool) -> Reject | None:
+    """Hold to one gateway a room, and one client a MAC that no machine on the LAN has."""
     if room is None:
         return None
     if hello.role is Role.GATEWAY:
@@ -336,6 +348,12 @@ def _refuse_identity(hello: Hello, room: Room[C] | None) -> Reject | None:
         return Reject(
             code=Code.DUPLICATE_MAC,
             reason=f"another client in room {room.code} has the MAC {hello.mac}",
+            field="mac",
+        )
+    elif mac_is_on_lan:
+        return Reject(
+            code=Code.DUPLICATE_MAC,
+            reason=f"a machine on the LAN behind the gateway of room {room.code} has the MAC {hello.mac}",
             field="mac",
         )
     return None

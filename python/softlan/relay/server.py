@@ -419,7 +419,9 @@ class Relay:
                 logger, Event.CONNECTION_FAILED, f"{address} left before it was let in", address=address
             )
             return None
-        match self._rooms.admit(hello, connection.id, max_peers=rule.max_peers):
+        switch = self._switches.get(hello.room)
+        mac_is_on_lan = switch is not None and hello.mac is not None and switch.is_on_lan(hello.mac)
+        match self._rooms.admit(hello, connection.id, max_peers=rule.max_peers, mac_is_on_lan=mac_is_on_lan):
             case Rejection(message):
                 await self._reject(channel, message, hello)
                 return None

@@ -55,9 +55,9 @@ fn stranger(data: &[u8], judged: Option<DropReason>) {
         }
     };
     let expected = match &packet.transport {
-        Some(TransportSlice::Udp(udp)) => match (v6, udp.source_port(), udp.destination_port()) {
-            (false, 67, 68) => Some(DropReason::DhcpServer),
-            (true, 547, 546) => Some(DropReason::Dhcpv6Server),
+        Some(TransportSlice::Udp(udp)) => match (v6, udp.destination_port()) {
+            (false, 68) => Some(DropReason::DhcpServer),
+            (true, 546) => Some(DropReason::Dhcpv6Server),
             _ => None,
         },
         Some(TransportSlice::Icmpv6(icmp)) if v6 => {

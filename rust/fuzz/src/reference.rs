@@ -75,7 +75,7 @@ fn ipv4(packet: &[u8]) -> Option<DropReason> {
     if offset == 1 || end < start + 4 {
         return guilty;
     }
-    if (number(packet, start)?, number(packet, start + 2)?) == (67, 68) { guilty } else { None }
+    if number(packet, start + 2)? == 68 { guilty } else { None }
 }
 
 fn ipv6(packet: &[u8]) -> Option<DropReason> {
@@ -90,8 +90,7 @@ fn ipv6(packet: &[u8]) -> Option<DropReason> {
         let len = match next {
             17 if end < at + 4 => return Some(DropReason::Dhcpv6Server),
             17 => {
-                let ports = (number(packet, at)?, number(packet, at + 2)?);
-                return if ports == (547, 546) { Some(DropReason::Dhcpv6Server) } else { None };
+                return if number(packet, at + 2)? == 546 { Some(DropReason::Dhcpv6Server) } else { None };
             }
             58 if end == at => return hidden,
             58 => return if packet[at] == 134 { hidden } else { None },

@@ -45,6 +45,8 @@ struct Room {
     breaks_loops: bool,
     members: BTreeMap<PeerId, Known>,
     gone: Vec<Known>,
+    /// Addresses that were a client's, and until when.
+    former: BTreeMap<Mac, Duration>,
     told: Told,
 }
 
@@ -58,6 +60,7 @@ const FOR_EVER: Duration = Duration::from_secs(3600);
 struct Told {
     loops: BTreeSet<(PeerId, PeerId)>,
     conflicts: BTreeSet<(PeerId, PeerId)>,
+    doubles: BTreeSet<(PeerId, PeerId)>,
     storms: BTreeSet<Option<PeerId>>,
     full: BTreeSet<PeerId>,
     dropped: u64,
@@ -91,7 +94,7 @@ pub fn check(data: &[u8]) {
         let room = &mut rooms[usize::from(event >> 3 & 1)];
         match event & 7 {
             0 => room.plug(now, &mut source),
-            1 => room.unplug(&mut source),
+            1 => room.unplug(now, &mut source),
             2 => now += Duration::from_millis(u64::from(source.byte()) * 100),
             _ => room.frame(now, &mut source, &mut targets),
         }
@@ -119,6 +122,7 @@ impl Room {
             breaks_loops,
             members: BTreeMap::new(),
             gone: Vec::new(),
+            former: BTreeMap::new(),
             told: Told::default(),
         }
     }
@@ -146,7 +150,7 @@ impl Room {
             !self.members.contains_key(&id) && self.members.values().all(|known| known.role != role);
         let is_valid = match role {
             Role::Gateway => true,
-            Role::Client(mac) => mac.check_client_identity().is_ok(),
+            Role::Client(mac) => mac.check_client_identity().is_ok() && !self.is_lans(now, mac),
         };
         let plugged = self.switch.plug(now, id, role, limits);
         assert_eq!(plugged.is_ok(), is_free && is_valid, "{plugged:?}");
@@ -155,10 +159,21 @@ impl Room {
         }
     }
 
-    fn unplug(&mut self, source: &mut Source<'_>) {
+    /// Whether no client can have an address: the LAN has shown it, and it was no client's within a station's age before.
+    fn is_lans(&self, now: Duration, mac: Mac) -> bool {
+        let is_recent = |from: Duration, to: Duration| to.saturating_sub(from) <= self.settings.mac_age;
+        self.switch.table().heard(mac).is_some_and(|(_, last)| {
+            is_recent(last, now) && !self.former.get(&mac).is_some_and(|left| is_recent(*left, last))
+        })
+    }
+
+    fn unplug(&mut self, now: Duration, source: &mut Source<'_>) {
         let Some(id) = PeerId::new(u16::from(source.byte() % 8)) else { return };
         let known = self.members.remove(&id);
-        assert_eq!(self.switch.unplug(id), known.is_some());
+        assert_eq!(self.switch.unplug(now, id), known.is_some());
+        if let Some(Role::Client(own)) = known.as_ref().map(|known| known.role) {
+            self.former.insert(own, now);
+        }
         self.gone.extend(known);
     }
 
@@ -263,11 +278,13 @@ impl Room {
                     peers.0 < peers.1 && told.conflicts.insert(peers)
                 }
                 SwitchEvent::AddressSettled { peers } => told.conflicts.remove(&peers),
+                SwitchEvent::MacConflict { peers, .. } => peers.0 < peers.1 && told.doubles.insert(peers),
+                SwitchEvent::MacSettled { peers } => told.doubles.remove(&peers),
             };
             assert!(goes_on, "{event:?} does not follow from {told:?}");
         }
         let is_here = |peer: &PeerId| self.members.contains_key(peer);
-        let pairs = || told.loops.iter().chain(&told.conflicts);
+        let pairs = || told.loops.iter().chain(&told.conflicts).chain(&told.doubles);
         assert!(pairs().all(|(one, other)| is_here(one) && is_here(other)), "{told:?}");
         assert!(told.storms.iter().flatten().chain(&told.full).all(is_here), "{told:?}");
         assert!(self.breaks_loops || told.loops.is_empty(), "{told:?}");
@@ -282,7 +299,7 @@ impl Room {
         let told = &self.told;
         if !told.incomplete {
             assert!(told.loops.is_empty() && told.storms.is_empty() && told.full.is_empty(), "{told:?}");
-            assert!(told.conflicts.is_empty(), "{told:?}");
+            assert!(told.conflicts.is_empty() && told.doubles.is_empty(), "{told:?}");
             assert_eq!(told.dropped, self.storm_drops());
         }
     }

@@ -83,7 +83,11 @@ impl Bridge {
     /// Starts carrying frames of `port` on `plane`. Until [`attach`](Self::attach) they are dropped.
     pub fn start(plane: &DataPlane, port: AnyPort, options: BridgeOptions, log: Arc<FrameLog>) -> Self {
         let up = tokio::sync::Mutex::new(port.up());
-        let remotes = options.gateway.map(|g| Mutex::new(CamRefresher::new(g.cam_refresh)));
+        let remotes = options.gateway.map(|g| {
+            let mut remotes = CamRefresher::new(g.cam_refresh);
+            remotes.set_own(port.address());
+            Mutex::new(remotes)
+        });
         let is_gateway = remotes.is_some();
         let shared = Arc::new(Shared {
             port,
@@ -139,17 +143,22 @@ impl Bridge {
         }
     }
 
-    /// Gateways: a client with this MAC is in the room.
-    pub fn add_remote(&self, mac: Mac) {
+    /// Gateways: a client with this MAC is in the room. False if it is the MAC of this machine on the LAN, for which nothing is
+    /// taken off the LAN and in whose name nothing is said there.
+    pub fn add_remote(&self, mac: Mac) -> bool {
+        // Asked each time: somebody may give the interface another one.
+        let own = self.shared.port.address();
         if let Some(mut remotes) = self.shared.remotes() {
+            remotes.set_own(own);
             remotes.add(mac);
         }
+        own != Some(mac)
     }
 
     /// Gateways: the client with this MAC has left.
     pub fn remove_remote(&self, mac: Mac) {
         if let Some(mut remotes) = self.shared.remotes() {
-            remotes.remove(mac);
+            remotes.remove(mac, self.shared.clock.now());
         }
     }
 

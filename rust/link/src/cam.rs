@@ -16,33 +16,55 @@ pub const REFRESH_FRAME_LEN: usize = 60;
 pub struct CamRefresher {
     /// `None`: no refresh frames, only membership.
     interval: Option<Duration>,
+    /// The gateway machine's own on that LAN, which is nobody else's.
+    own: Option<Mac>,
     last_seen: HashMap<Mac, Option<Duration>>,
+    /// Those removed, and when: their last frames may still be under way.
+    removed: HashMap<Mac, Duration>,
 }
 
 /// The most remote MACs held: more than any room has clients.
 const CAPACITY: usize = 4096;
+/// Frames of a peer arrive for so long after the word that it has left, which overtakes what waits in queues (for 100 ms at most, and 500 ms
+/// where fragments are put together), and the way itself on a bad line.
+const STRAGGLING: Duration = Duration::from_secs(5);
 
 impl CamRefresher {
     /// Refreshes a MAC when the LAN has not seen it for `interval`; `None` switches refresh frames off.
     pub fn new(interval: Option<Duration>) -> Self {
-        Self { interval, last_seen: HashMap::new() }
+        Self { interval, own: None, last_seen: HashMap::new(), removed: HashMap::new() }
+    }
+
+    /// Says which MAC this machine itself has on the LAN. It is no remote one, whoever says it has it: what is for this machine would
+    /// leave the LAN, and refresh frames would speak in its name.
+    pub fn set_own(&mut self, own: Option<Mac>) {
+        self.own = own;
+        if let Some(own) = own {
+            self.last_seen.remove(&own);
+        }
     }
 
     /// Adds a remote MAC. It is due at once: the LAN should know it before its first frame.
     pub fn add(&mut self, mac: Mac) {
-        if !mac.is_group() && !mac.is_zero() && self.last_seen.len() < CAPACITY {
+        self.removed.remove(&mac);
+        if self.own != Some(mac) && !mac.is_group() && !mac.is_zero() && self.last_seen.len() < CAPACITY {
             self.last_seen.entry(mac).or_insert(None);
         }
     }
 
-    /// Removes a remote MAC.
-    pub fn remove(&mut self, mac: Mac) {
+    /// Removes a remote MAC. Frames of it that are under way do not bring it back.
+    pub fn remove(&mut self, mac: Mac, now: Duration) {
         self.last_seen.remove(&mac);
+        self.removed.retain(|_, at| now.saturating_sub(*at) < STRAGGLING);
+        if self.removed.len() < CAPACITY {
+            self.removed.insert(mac, now);
+        }
     }
 
     /// Forgets all of them: the gateway is no longer in the room.
     pub fn clear(&mut self) {
         self.last_seen.clear();
+        self.removed.clear();
     }
 
     /// Whether `mac` is a remote one.
@@ -50,10 +72,12 @@ impl CamRefresher {
         self.last_seen.contains_key(&mac)
     }
 
-    /// Notes that the LAN sees a frame from `mac` now; learns the MAC if it is new.
+    /// Notes that the LAN sees a frame from `mac` now; learns the MAC if it is new, as those behind a client are where the relay lets it speak
+    /// for others.
     pub fn seen(&mut self, mac: Mac, now: Duration) {
         match self.last_seen.get_mut(&mac) {
             Some(last) => *last = Some(now),
+            None if self.removed.get(&mac).is_some_and(|at| now.saturating_sub(*at) < STRAGGLING) => {}
             None => {
                 self.add(mac);
                 if let Some(last) = self.last_seen.get_mut(&mac) {
@@ -135,8 +159,45 @@ mod tests {
         let mut cam = CamRefresher::new(Some(S));
         cam.add(Mac::BROADCAST);
         cam.add(mac(1));
-        cam.remove(mac(1));
+        cam.remove(mac(1), S);
         assert_eq!(cam.due(10 * S), None);
+    }
+
+    #[test]
+    fn the_last_frames_of_one_who_has_left_do_not_bring_it_back() {
+        let mut cam = CamRefresher::new(Some(S));
+        cam.add(mac(1));
+        cam.remove(mac(1), 10 * S);
+        cam.seen(mac(1), 10 * S);
+        cam.seen(mac(1), 14 * S);
+        assert!(!cam.contains(mac(1)) && cam.due(100 * S).is_none());
+        // It comes back, or a station behind some client has its address by now.
+        cam.add(mac(1));
+        assert!(cam.contains(mac(1)));
+        cam.remove(mac(1), 20 * S);
+        cam.seen(mac(1), 26 * S);
+        assert!(cam.contains(mac(1)));
+        // Nothing is kept of those who left long ago.
+        for last in 0..200 {
+            cam.remove(mac(last), u32::from(last) * S);
+        }
+        assert!(cam.removed.len() <= 5, "{}", cam.removed.len());
+    }
+
+    #[test]
+    fn this_machines_own_mac_is_never_a_remote_one() {
+        let mut cam = CamRefresher::new(Some(S));
+        cam.add(mac(1));
+        cam.set_own(Some(mac(1)));
+        assert!(!cam.contains(mac(1)));
+        cam.add(mac(1));
+        cam.seen(mac(1), S);
+        assert!(!cam.contains(mac(1)));
+        assert_eq!(cam.due(10 * S), None);
+        // Its interface has another one by now.
+        cam.set_own(Some(mac(2)));
+        cam.add(mac(1));
+        assert!(cam.contains(mac(1)));
     }
 
     #[test]

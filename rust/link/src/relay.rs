@@ -8,7 +8,7 @@ use bytes::Bytes;
 use softlan_switch::{
     Counters, DropReason, FloodKind, Limits, PlugError, Role, Settings, Switch, SwitchEvent, Verdict,
 };
-use softlan_wire::PeerId;
+use softlan_wire::{Mac, PeerId};
 
 use crate::cable::{Cable, Clock, Inbound};
 use crate::connection::Connection;
@@ -70,10 +70,15 @@ impl Room {
         (state.switch.take_events(self.clock.now()), state.switch.is_restless())
     }
 
+    /// Whether a station of the LAN behind the room's gateway has this address, which no client may have then.
+    pub fn is_on_lan(&self, mac: Mac) -> bool {
+        self.state().switch.lan_of(self.clock.now(), mac).is_some()
+    }
+
     /// Plugs a peer in: from now on its frames are forwarded, until the connection ends or it is unplugged.
     ///
     /// # Errors
-    /// [`PlugError`] when its id or MAC is in the room already, or there is a gateway.
+    /// [`PlugError`] when its id or MAC is in the room already or its MAC on the LAN, or there is a gateway.
     pub fn plug(
         self: &Arc<Self>,
         connection: &Connection,
@@ -103,7 +108,7 @@ impl Room {
     fn unplug(&self, peer: PeerId, cable: &Arc<Cable>) {
         let mut state = self.state();
         if state.cables.get(&peer).is_some_and(|present| Arc::ptr_eq(present, cable)) {
-            state.switch.unplug(peer);
+            state.switch.unplug(self.clock.now(), peer);
             state.cables.remove(&peer);
             self.bell.ring();
         }

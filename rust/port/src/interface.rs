@@ -94,27 +94,36 @@ impl Interface {
         Ok(unsafe { request.ifr_ifru.ifru_mtu } as u32)
     }
 
+    /// The link address.
+    ///
+    /// # Errors
+    /// [`PortError::NotEthernet`], [`PortError::InterfaceGone`], or what the kernel said.
+    pub fn mac(&self) -> Result<Mac, PortError> {
+        let address = self.ask(libc::SIOCGIFHWADDR as _, "read an interface's address")?;
+        // SAFETY: SIOCGIFHWADDR filled the union's link address.
+        let address = unsafe { address.ifr_ifru.ifru_hwaddr };
+        if address.sa_family != ARPHRD_ETHER {
+            return Err(PortError::NotEthernet { name: self.current_name()?, kind: address.sa_family });
+        }
+        let mut mac = [0; 6];
+        for (to, from) in mac.iter_mut().zip(address.sa_data) {
+            *to = from as u8;
+        }
+        Ok(Mac::from_bytes(mac))
+    }
+
     /// All facts.
     ///
     /// # Errors
     /// [`PortError::NotEthernet`], [`PortError::InterfaceGone`], or what the kernel said.
     pub fn facts(&self) -> Result<InterfaceFacts, PortError> {
         let name = self.current_name()?;
-        let address = self.ask(libc::SIOCGIFHWADDR as _, "read an interface's address")?;
-        // SAFETY: SIOCGIFHWADDR filled the union's link address.
-        let address = unsafe { address.ifr_ifru.ifru_hwaddr };
-        if address.sa_family != ARPHRD_ETHER {
-            return Err(PortError::NotEthernet { name, kind: address.sa_family });
-        }
-        let mut mac = [0; 6];
-        for (to, from) in mac.iter_mut().zip(address.sa_data) {
-            *to = from as u8;
-        }
+        let mac = self.mac()?;
         let flags = self.flags()?;
         let sysfs = Path::new("/sys/class/net").join(&name);
         Ok(InterfaceFacts {
             index: self.index,
-            mac: Mac::from_bytes(mac),
+            mac,
             mtu: self.mtu()?,
             up: flags & libc::IFF_UP != 0,
             running: flags & libc::IFF_RUNNING != 0,
@@ -146,7 +155,7 @@ impl Interface {
     /// # Errors
     /// [`PortError::NoPrivilege`], [`PortError::InterfaceGone`], or what the kernel said.
     pub fn set_mac(&self, mac: Mac) -> Result<(), PortError> {
-        if self.facts()?.mac == mac {
+        if self.mac()? == mac {
             return Ok(());
         }
         let mut request = self.named()?;

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 
+use softlan_wire::Mac;
 use tokio::sync::watch;
 
 #[cfg(windows)]
@@ -53,6 +54,11 @@ pub trait Port: Send + Sync + 'static {
 
     /// The port's counters now.
     fn counters(&self) -> PortCountersSnapshot;
+
+    /// The address that this machine itself has on the port's LAN now; `None` for a port that is no interface of a LAN.
+    fn address(&self) -> Option<Mac> {
+        None
+    }
 
     /// Whether the port is up, and word of each change; `None` for a port that is always up.
     fn up(&self) -> Option<watch::Receiver<bool>> {
@@ -106,6 +112,10 @@ impl Port for AnyPort {
 
     fn counters(&self) -> PortCountersSnapshot {
         each!(self, port => port.counters())
+    }
+
+    fn address(&self) -> Option<Mac> {
+        each!(self, port => port.address())
     }
 
     fn up(&self) -> Option<watch::Receiver<bool>> {

@@ -218,6 +218,11 @@ impl TapPort {
                 match error.raw_os_error() {
                     Some(libc::EAGAIN) => return Ok(true),
                     Some(libc::EINTR) => continue,
+                    // A super-frame for which this kernel has no virtio_net_hdr (tun_put_user): it is lost.
+                    Some(libc::EINVAL) => {
+                        PortCounters::add(&self.counters.received_malformed, 1);
+                        continue;
+                    }
                     // EBADFD: the adapter was deleted under us (tun_chr_read_iter).
                     Some(libc::EBADFD) => return Err(self.interface.gone()),
                     // tun_ring_recv says EFAULT when the adapter is being taken down for good.

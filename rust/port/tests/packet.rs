@@ -4,7 +4,15 @@
 
 mod common;
 
-use std::{net::UdpSocket, process::Command, sync::atomic::Ordering::Relaxed, time::Duration};
+use std::{
+    fs::{File, OpenOptions},
+    io::Write,
+    net::UdpSocket,
+    os::fd::AsRawFd,
+    process::Command,
+    sync::atomic::Ordering::Relaxed,
+    time::Duration,
+};
 
 use common::{
     Namespace, frames, in_namespace, ip,
@@ -58,6 +66,60 @@ async fn marks(port: &PacketPort, count: usize) -> Vec<(u8, usize)> {
         batch.clear();
     }
     found
+}
+
+/// A LAN that is this file: a TAP whose frames bear offload headers, for which no reader of it says what it takes.
+fn lan_of_frames(test: &str, name: &str) -> Option<File> {
+    let lan = match OpenOptions::new().read(true).write(true).open("/dev/net/tun") {
+        Ok(lan) => lan,
+        Err(error) => {
+            skip(test, &format!("/dev/net/tun: {error}"));
+            return None;
+        }
+    };
+    // SAFETY: a plain old data structure, for which all zeros are valid.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *to = from as _;
+    }
+    request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR) as _;
+    // SAFETY: TUNSETIFF reads and writes an ifreq; `request` outlives the call.
+    assert_eq!(unsafe { libc::ioctl(lan.as_raw_fd(), libc::TUNSETIFF as _, &raw mut request) }, 0);
+    ip(&format!("link set dev {name} up"));
+    Some(lan)
+}
+
+/// A super-frame, offload header in front, of a kind that a reader's offload header has no word for: UDP in IP fragments
+/// (`VIRTIO_NET_HDR_GSO_UDP`).
+fn wordless_super_frame() -> Vec<u8> {
+    let vnet = [&[1, 3][..], &42_u16.to_ne_bytes(), &1472_u16.to_ne_bytes(), &34_u16.to_ne_bytes(), &[6, 0]];
+    let frame = frames::datagrams(1, 4000).remove(0);
+    [&vnet.concat()[..], &frame].concat()
+}
+
+#[test]
+fn an_error_of_receiving_is_no_refusal_of_what_is_sent_next() {
+    const NAME: &str = "an_error_of_receiving_is_no_refusal_of_what_is_sent_next";
+    in_namespace(NAME, || {
+        let Some(mut lan) = lan_of_frames(NAME, "lan0") else { return };
+        runtime().block_on(async {
+            let port = open("lan0");
+            let whole = [&[0; 10][..], &frame(7, 60)].concat();
+            let (stream, alone) = (frames::segments(4, 1000), [frame(1, 60)]);
+            for (round, said) in [&stream[..], &alone, &stream].into_iter().enumerate() {
+                // Behind a whole frame, so that the kernel keeps the error for the next call.
+                for bytes in [whole.clone(), wordless_super_frame()] {
+                    assert_eq!(lan.write(&bytes).unwrap(), bytes.len());
+                }
+                assert_eq!(marks(&port, 1).await, [(7, 60)]);
+                let outcome = port.send(said.iter().map(Vec::as_slice)).unwrap();
+                assert_eq!(outcome.accepted, said.len(), "round {round}: {:?}", port.counters());
+                assert_eq!(port.counters().received_malformed, round as u64 + 1);
+            }
+            let counters = port.counters();
+            assert_eq!((counters.sent_failed, counters.super_frames_sent), (0, 2));
+        });
+    });
 }
 
 #[test]
@@ -328,6 +390,8 @@ fn down_is_waited_for() {
             let outcome = left.send([frame(1, 60).as_slice()]).unwrap();
             assert_eq!(outcome.failed, 1);
             assert_eq!(left.counters().sent_interface_down, 1);
+            // The kernel says it once, here to the sender.
+            assert!(!*left.up().unwrap().borrow());
             // Futures that are dropped while it is down must not lose sight of it.
             let mut batch = FrameBatch::new(0);
             for _ in 0..2 {
@@ -338,6 +402,8 @@ fn down_is_waited_for() {
             wait_until_up(&["left0", "right0"]);
             right.send([frame(2, 60).as_slice()]).unwrap();
             assert_eq!(marks(&left, 1).await, [(2, 60)]);
+            // It is known to be up by the first frame that comes.
+            assert!(*left.up().unwrap().borrow());
             left.send([frame(3, 60).as_slice()]).unwrap();
             assert_eq!(marks(&right, 1).await, [(3, 60)]);
         });

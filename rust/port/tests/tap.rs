@@ -4,7 +4,13 @@
 
 mod common;
 
-use std::{net::UdpSocket, os::fd::AsRawFd, sync::atomic::Ordering::Relaxed, time::Duration};
+use std::{
+    net::UdpSocket,
+    os::fd::{AsRawFd, RawFd},
+    path::Path,
+    sync::atomic::Ordering::Relaxed,
+    time::Duration,
+};
 
 use common::{
     Namespace, frames, in_namespace, ip, skip,
@@ -141,6 +147,50 @@ fn udp_between_two_taps_travels_as_super_frames() {
             assert_eq!(after.sent_failed, 0);
         }
         assert_eq!(near.counters().received_malformed, 0);
+    });
+}
+
+/// The descriptor of the one TAP this process has.
+fn descriptor_of_the_tap() -> RawFd {
+    let is_tap = |fd: &RawFd| {
+        std::fs::read_link(format!("/proc/self/fd/{fd}")).is_ok_and(|file| file == Path::new("/dev/net/tun"))
+    };
+    let mut taps = (0..1024).filter(is_tap);
+    let tap = taps.next().unwrap();
+    assert_eq!(taps.next(), None);
+    tap
+}
+
+#[test]
+fn a_frame_that_the_kernel_cannot_hand_over_is_counted_and_the_next_one_comes() {
+    const NAME: &str = "a_frame_that_the_kernel_cannot_hand_over_is_counted_and_the_next_one_comes";
+    in_namespace(NAME, || {
+        let Some(device) = tap(NAME, "party0", MAC, 1400) else { return };
+        let fd = descriptor_of_the_tap();
+        // No super-frame that this kernel sends to a TAP lacks an offload header; so its header is to be longer than any read.
+        let header = |len: libc::c_int| {
+            // SAFETY: TUNSETVNETHDRSZ reads an int; `len` outlives the call.
+            let result = unsafe { libc::ioctl(fd, libc::TUNSETVNETHDRSZ as _, &raw const len) };
+            assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+        };
+        runtime().block_on(async {
+            let kernel = PacketSocket::open("party0", PacketOptions::default()).unwrap().into_port().unwrap();
+            let port = device.into_port().unwrap();
+            let frame = |mark: u8| [&[0xff; 6][..], &[2, 0, 0, 0, 0, 9, 0x88, 0xb5], &[mark; 46]].concat();
+            header(1 << 20);
+            assert_eq!(kernel.send([frame(1).as_slice()]).unwrap().accepted, 1);
+            let mut batch = FrameBatch::new(0);
+            // Nothing to give: it waits on, and does not fail.
+            let waiting = timeout(Duration::from_millis(100), port.recv(&mut batch)).await;
+            assert!(waiting.is_err(), "{waiting:?}");
+            assert!(port.counters().received_malformed >= 1);
+            header(10);
+            assert_eq!(kernel.send([frame(2).as_slice()]).unwrap().accepted, 1);
+            while !batch.frames().any(|got| got == frame(2)) {
+                timeout(Duration::from_secs(20), port.recv(&mut batch)).await.expect("it comes").unwrap();
+            }
+            assert!(!batch.frames().any(|got| got == frame(1)));
+        });
     });
 }
 

@@ -51,8 +51,8 @@ impl PyBridge {
         self.0.detach();
     }
 
-    fn add_remote(&self, mac: PyRef<'_, PyMac>) {
-        self.0.add_remote(mac.0);
+    fn add_remote(&self, mac: PyRef<'_, PyMac>) -> bool {
+        self.0.add_remote(mac.0)
     }
 
     fn remove_remote(&self, mac: PyRef<'_, PyMac>) {

@@ -163,6 +163,12 @@ impl PyRoom {
         Ok(Self(Room::new(name, settings, frame_log.0.clone())))
     }
 
+    fn is_on_lan(&self, py: Python<'_>, mac: PyRef<'_, PyMac>) -> bool {
+        let mac = mac.0;
+        // The data plane may be at work on the room's frames just now.
+        py.detach(|| self.0.is_on_lan(mac))
+    }
+
     #[pyo3(signature = (connection, peer_id, *, mac, takes_fragments=true, limit_total=None, limit_broadcast=None,
         limit_unknown=None, limit_storm=None, malformed_limit=64, malformed_code, malformed_reason))]
     #[allow(clippy::too_many_arguments)]
@@ -234,6 +240,10 @@ impl From<SwitchEvent> for PyRoomEvent {
                 ("address-conflict", both(peers), None, 0)
             }
             SwitchEvent::AddressSettled { peers } => ("address-settled", both(peers), None, 0),
+            SwitchEvent::MacConflict { peers, mac } => {
+                ("mac-conflict", both(peers), Some(mac.to_string()), 0)
+            }
+            SwitchEvent::MacSettled { peers } => ("mac-settled", both(peers), None, 0),
         };
         Self { kind, peers, mac, address, dropped }
     }

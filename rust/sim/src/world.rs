@@ -227,7 +227,7 @@ impl World {
         connection.up.give_up(now);
         connection.down.give_up(now);
         let peer = connection.peer;
-        let was_there = self.switches[self.people[person].room].unplug(peer);
+        let was_there = self.switches[self.people[person].room].unplug(self.now, peer);
         holds(was_there, || format!("peer {peer} was not plugged in"))
     }
 

@@ -9,16 +9,7 @@ use softlan_wire::{EtherType, Mac};
 
 use crate::counters::DropReason;
 use crate::filters::Filters;
-use crate::inspect::{ICMPV6, Upper, upper_layer};
-
-/// Router solicitation to redirect: the five messages of neighbour discovery (RFC 4861, 4).
-const SOLICIT_ROUTER: u8 = 133;
-const ADVERTISE_ROUTER: u8 = 134;
-const SOLICIT_NEIGHBOUR: u8 = 135;
-const ADVERTISE_NEIGHBOUR: u8 = 136;
-const REDIRECT: u8 = 137;
-/// Options that hold a link-layer address: of the source, of the target (RFC 4861, 4.6.1).
-const LINK_LAYER_OPTIONS: [u8; 2] = [1, 2];
+use crate::nd::{EndsNowhere, Message, REDIRECT, SOURCE_ADDRESS, TARGET_ADDRESS};
 
 /// Whether a frame claims an address that `is_foreign` says is not its sender's to claim. `from_lan`: it comes from a gateway.
 #[inline]
@@ -48,34 +39,25 @@ fn arp_sender(packet: &[u8]) -> Option<Mac> {
 }
 
 fn nd_is_foreign(packet: &[u8], from_lan: bool, is_foreign: impl Fn(Mac) -> bool) -> bool {
-    let Upper::Protocol { number: ICMPV6, payload, is_fragment } = upper_layer(packet) else { return false };
-    let Some(&kind) = payload.first() else { return false };
-    let options_at = match kind {
-        SOLICIT_ROUTER => 8,
-        ADVERTISE_ROUTER => 16,
-        SOLICIT_NEIGHBOUR | ADVERTISE_NEIGHBOUR => 24,
+    let Some(message) = Message::of(packet) else { return false };
+    if message.kind == REDIRECT && from_lan {
         // A router of the LAN may send a host to a player, whose address it then names (RFC 4861, 8.2).
-        REDIRECT if from_lan => return false,
-        REDIRECT => 40,
-        _ => return false,
-    };
-    if is_fragment {
-        // No host sends these in fragments, and none may take them (RFC 6980, 5): whoever does hides the options.
+        return false;
+    }
+    if message.is_fragment {
+        // Whoever sends these in fragments hides the options.
         return true;
     }
-    let mut options = payload.get(options_at..).unwrap_or_default();
-    while let [kind, units, rest @ ..] = options {
-        let len = usize::from(*units) * 8;
-        if LINK_LAYER_OPTIONS.contains(kind)
-            && let Some(address) = rest.first_chunk::<6>()
-            && is_foreign(Mac::from_bytes(*address))
-        {
-            return true;
-        }
-        match options.get(len..) {
-            Some(behind) if len > 0 => options = behind,
-            // Hosts discard such a message whole (RFC 4861, 6.1 and 7.1); from a client there is no reason to carry it.
-            _ => return !from_lan,
+    for option in message.options() {
+        match option {
+            Ok((SOURCE_ADDRESS | TARGET_ADDRESS, rest)) => {
+                if rest.first_chunk::<6>().is_some_and(|address| is_foreign(Mac::from_bytes(*address))) {
+                    return true;
+                }
+            }
+            Ok(_) => {}
+            // No host takes it; from a client there is no reason to carry it.
+            Err(EndsNowhere) => return !from_lan,
         }
     }
     false
@@ -86,6 +68,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::inspect::ICMPV6;
+    use crate::nd::{ADVERTISE_NEIGHBOUR, ADVERTISE_ROUTER, SOLICIT_NEIGHBOUR, SOLICIT_ROUTER};
 
     const OWN: Mac = Mac::from_bytes([2, 0, 0, 0, 0, 1]);
     const OTHER: Mac = Mac::from_bytes([2, 0, 0, 0, 0, 2]);

@@ -3,9 +3,11 @@
 //! Nothing is dropped for it. Whose an address is cannot be known here: leases move, players set addresses by hand, and routers rightly
 //! answer for others; cutting off the wrong one would do the attacker's work. So it is told, and people judge.
 //!
-//! A claim is an ARP packet's sender address (RFC 826) or a neighbour advertisement's target (RFC 4861, 4.4). Probes for an address that
-//! is not in use yet claim nothing (RFC 5227, 2.1.1: their sender is 0.0.0.0). One peer's claim after another's is a lease that moved;
-//! that the first then claims it again is a conflict. Stations behind one gateway are one peer: what they settle is their LAN's affair.
+//! A claim is what hosts remember somebody by: an ARP packet's sender address (RFC 826), a neighbour advertisement's target (RFC 4861, 4.4),
+//! the source address of a solicitation or a router's advertisement that says its sender's link-layer address beside it. Probes for an
+//! address that is not in use yet claim nothing (RFC 5227, 2.1.1: their sender is 0.0.0.0; RFC 4862, 5.4.2: their source is ::). One
+//! peer's claim after another's is a lease that moved; that the first then claims it again is a conflict. Stations behind one gateway are
+//! one peer: what they settle is their LAN's affair.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -14,7 +16,9 @@ use std::time::Duration;
 use softlan_wire::{EtherType, PeerId};
 
 use crate::events::{EventQueue, SwitchEvent};
-use crate::inspect::ICMPV6;
+use crate::nd::{
+    ADVERTISE_NEIGHBOUR, ADVERTISE_ROUTER, Message, SOLICIT_NEIGHBOUR, SOLICIT_ROUTER, SOURCE_ADDRESS,
+};
 
 /// Claims by two peers belong together within this time: hosts ask for each other at least so often while they talk
 /// (RFC 1122, 2.3.2.1: a minute is a usual age in an ARP cache). A conflict without a claim for so long is over.
@@ -26,35 +30,54 @@ const ADDRESSES_OF_LAN: usize = 1024;
 /// Conflicts told at once; of two peers one at a time.
 const CONFLICTS: usize = 16;
 
-const ARP_FOR_IPV4_ON_ETHERNET: [u8; 6] = [0, 1, 8, 0, 6, 4];
-const ADVERTISE_NEIGHBOUR: u8 = 136;
+/// What an ARP packet for IPv4 has between its hardware type and its operation: protocol, lengths of the two addresses (RFC 826).
+const ARP_FOR_IPV4: [u8; 4] = [8, 0, 6, 4];
+/// Hardware types that hosts take on an Ethernet: Ethernet, and IEEE 802 networks (IANA, "Hardware Types"; RFC 1042).
+const ARP_ETHERNET: [u8; 2] = [0, 1];
+const ARP_IEEE_802: [u8; 2] = [0, 6];
 
 /// The address a packet claims for its sender.
 #[inline]
 pub(crate) fn claimed((protocol, packet): (EtherType, &[u8])) -> Option<IpAddr> {
     match protocol {
         EtherType::ARP => arp_claim(packet),
-        EtherType::IPV6 if packet.get(6) == Some(&ICMPV6) => advertised(packet),
+        EtherType::IPV6 => nd_claim(packet),
         _ => None,
     }
 }
 
 fn arp_claim(packet: &[u8]) -> Option<IpAddr> {
-    let packet = packet.first_chunk::<18>().filter(|packet| packet.starts_with(&ARP_FOR_IPV4_ON_ETHERNET))?;
+    let (hardware, packet) = packet.split_first_chunk::<2>()?;
+    let packet = packet.first_chunk::<16>()?;
+    if ![ARP_ETHERNET, ARP_IEEE_802].contains(hardware) || !packet.starts_with(&ARP_FOR_IPV4) {
+        return None;
+    }
     let [.., a, b, c, d] = *packet;
     let address = Ipv4Addr::new(a, b, c, d);
     (!address.is_unspecified() && !address.is_multicast() && !address.is_broadcast())
         .then_some(address.into())
 }
 
-fn advertised(packet: &[u8]) -> Option<IpAddr> {
+#[inline]
+fn nd_claim(packet: &[u8]) -> Option<IpAddr> {
+    let message = Message::of(packet)?;
+    let header = packet.first_chunk::<40>()?;
     // A hop limit below 255 has been through a router, and no host takes it (RFC 4861, 7.1.2).
-    let (header, message) = packet.split_first_chunk::<40>()?;
-    if header[7] != 255 || message.first() != Some(&ADVERTISE_NEIGHBOUR) {
+    if header[7] != 255 || message.is_fragment {
         return None;
     }
-    let address = Ipv6Addr::from(*message.get(8..)?.first_chunk::<16>()?);
+    let address = match message.kind {
+        ADVERTISE_NEIGHBOUR => message.bytes.get(8..)?,
+        // Whoever hears these remembers the address beside the option (RFC 4861, 6.2.6, 6.3.4 and 7.2.3).
+        SOLICIT_ROUTER | ADVERTISE_ROUTER | SOLICIT_NEIGHBOUR if has_source_address(message) => &header[8..],
+        _ => return None,
+    };
+    let address = Ipv6Addr::from(*address.first_chunk::<16>()?);
     (!address.is_unspecified() && !address.is_multicast()).then_some(address.into())
+}
+
+fn has_source_address(message: Message<'_>) -> bool {
+    message.options().any(|option| matches!(option, Ok((SOURCE_ADDRESS, _))))
 }
 
 /// Who claimed an address first, and who else has since.
@@ -199,6 +222,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::inspect::ICMPV6;
 
     const ANN: u16 = 1;
     const BEN: u16 = 2;
@@ -223,12 +247,27 @@ mod tests {
         packet
     }
 
-    fn advertisement(hop_limit: u8, kind: u8, target: Ipv6Addr) -> Vec<u8> {
-        let mut packet = vec![0; 40];
-        (packet[6], packet[7]) = (ICMPV6, hop_limit);
-        packet.extend([kind, 0, 0, 0, 0x60, 0, 0, 0]);
-        packet.extend(target.octets());
+    /// An IPv6 packet from an address.
+    fn ipv6(source: Ipv6Addr, (hop_limit, next): (u8, u8), payload: &[u8]) -> Vec<u8> {
+        let mut packet = vec![0x60, 0, 0, 0, 0, payload.len() as u8, next, hop_limit];
+        packet.extend(source.octets());
+        packet.extend([0xff; 16]);
+        packet.extend(payload);
         packet
+    }
+
+    fn advertisement(hop_limit: u8, kind: u8, target: Ipv6Addr) -> Vec<u8> {
+        let message = [&[kind, 0, 0, 0, 0x60, 0, 0, 0][..], &target.octets()].concat();
+        ipv6(Ipv6Addr::UNSPECIFIED, (hop_limit, ICMPV6), &message)
+    }
+
+    /// A message of this kind from an address, with `fixed` bytes before an option of that kind.
+    fn with_option(kind: u8, fixed: usize, source: Ipv6Addr, option: u8) -> Vec<u8> {
+        let mut message = vec![0; fixed];
+        message[0] = kind;
+        message.extend([14, 1, 0, 0, 0, 0, 0, 0]); // a nonce (RFC 3971, 5.3.2), to be stepped over
+        message.extend([option, 1, 2, 0, 0, 0, 0, 1]);
+        ipv6(source, (255, ICMPV6), &message)
     }
 
     #[derive(Default)]
@@ -273,6 +312,36 @@ mod tests {
         assert_eq!(advertised(&advertisement(255, 135, host)), None);
         assert_eq!(advertised(&advertisement(255, 136, "ff02::1".parse().unwrap())), None);
         assert_eq!(advertised(&advertisement(255, 136, host)[..63]), None);
+    }
+
+    /// What hosts believe as well, and who wants to be believed may choose.
+    #[test]
+    fn no_other_form_of_a_claim_goes_unnoticed() {
+        // ARP of IEEE 802 networks, which Ethernet hosts take (RFC 1042; Linux, `arp_process`).
+        let mut packet = arp(2, [192, 168, 88, 7]);
+        for (kind, claim) in [(1, Some(address(7))), (6, Some(address(7))), (15, None)] {
+            packet[1] = kind;
+            assert_eq!(claimed((EtherType::ARP, &packet)), claim, "hardware type {kind}");
+        }
+        let host: Ipv6Addr = "fe80::7".parse().unwrap();
+        let heard = |packet: &[u8]| claimed((EtherType::IPV6, packet));
+        // Behind extension headers.
+        let plain = advertisement(255, 136, host);
+        let behind = |next: u8| [&[ICMPV6, 0, next, 0, 0, 0, 0, 0][..], &plain[40..]].concat();
+        assert_eq!(heard(&ipv6(host, (255, 60), &behind(1))), Some(host.into()));
+        // In a fragment no host takes it (RFC 6980).
+        assert_eq!(heard(&ipv6(host, (255, 44), &behind(0))), None);
+        // By one's own link-layer address beside somebody's source address: in solicitations, and a router's advertisement.
+        for (kind, fixed) in [(133, 8), (134, 16), (135, 24)] {
+            assert_eq!(heard(&with_option(kind, fixed, host, 1)), Some(host.into()), "ICMPv6 {kind}");
+            assert_eq!(heard(&with_option(kind, fixed, host, 2)), None, "ICMPv6 {kind}");
+            // Detection of duplicates: it asks whether the address is free (RFC 4862, 5.4.2).
+            assert_eq!(heard(&with_option(kind, fixed, Ipv6Addr::UNSPECIFIED, 1)), None);
+        }
+        // A redirect is a router's to say, and its source is the router's that the host knows.
+        assert_eq!(heard(&with_option(137, 40, host, 1)), None);
+        // A solicitation without the option is nothing that anybody remembers.
+        assert_eq!(heard(&with_option(135, 24, host, 14)), None);
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! What a room's switch has to tell people: loops, storms, a full address table and addresses that two claim, when they set in and when
-//! they are over.
+//! What a room's switch has to tell people: loops, storms, a full address table, IP addresses that two claim and MAC addresses that two
+//! show, when they set in and when they are over.
 //!
 //! Each is told once and not again until it is over, so a frame flood makes no event flood; and whoever does not read
 //! finds the first ones, for what waits is bounded.
@@ -60,6 +60,18 @@ pub enum SwitchEvent {
         /// The two peers, the lower id first.
         peers: (PeerId, PeerId),
     },
+    /// The LAN behind a gateway keeps showing a client's MAC address, in frames that the room did not send there.
+    MacConflict {
+        /// Client and gateway, the lower id first.
+        peers: (PeerId, PeerId),
+        /// The address.
+        mac: Mac,
+    },
+    /// The LAN has not shown it for a while, or one of the two has left.
+    MacSettled {
+        /// Client and gateway, the lower id first.
+        peers: (PeerId, PeerId),
+    },
 }
 
 /// What an event is about: the one that says that something has begun and the one that says that it is over have the same.
@@ -73,6 +85,8 @@ pub enum Subject {
     Table(PeerId),
     /// Addresses that two peers claim, the lower id first.
     Addresses(PeerId, PeerId),
+    /// A MAC address that a client has and a gateway's LAN shows, the lower id first.
+    Mac(PeerId, PeerId),
 }
 
 impl SwitchEvent {
@@ -85,6 +99,7 @@ impl SwitchEvent {
             Self::AddressConflict { peers, .. } | Self::AddressSettled { peers } => {
                 Subject::Addresses(peers.0, peers.1)
             }
+            Self::MacConflict { peers, .. } | Self::MacSettled { peers } => Subject::Mac(peers.0, peers.1),
         }
     }
 
@@ -94,11 +109,13 @@ impl SwitchEvent {
             Self::LoopFound { .. }
             | Self::StormBegan { .. }
             | Self::TableFull { .. }
-            | Self::AddressConflict { .. } => true,
+            | Self::AddressConflict { .. }
+            | Self::MacConflict { .. } => true,
             Self::LoopGone { .. }
             | Self::StormEnded { .. }
             | Self::TableEased { .. }
-            | Self::AddressSettled { .. } => false,
+            | Self::AddressSettled { .. }
+            | Self::MacSettled { .. } => false,
         }
     }
 }

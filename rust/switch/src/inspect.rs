@@ -10,9 +10,9 @@ use softlan_wire::EtherType;
 /// What a packet is, or may hide.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Suspect {
-    /// IPv4 UDP from the DHCP server port to the client port, or UDP cut before its ports.
+    /// IPv4 UDP to the DHCP client port, or UDP cut before its ports.
     DhcpServer,
-    /// IPv6 UDP from the DHCPv6 server port to the client port, or UDP cut before its ports.
+    /// IPv6 UDP to the DHCPv6 client port, or UDP cut before its ports.
     Dhcpv6Server,
     /// An ICMPv6 router advertisement, or ICMPv6 cut before its type.
     RouterAdvertisement,
@@ -23,10 +23,11 @@ pub(crate) enum Suspect {
 const PROTOCOL_UDP: u8 = 17;
 /// ICMPv6's number as a next header (RFC 4443, 2.1).
 pub(crate) const ICMPV6: u8 = 58;
-/// UDP ports of DHCP servers and clients (RFC 2131, 4.1).
-const DHCP_SERVER_TO_CLIENT: (u16, u16) = (67, 68);
-/// UDP ports of DHCPv6 servers and clients (RFC 8415, 7.2).
-const DHCPV6_SERVER_TO_CLIENT: (u16, u16) = (547, 546);
+/// The UDP port at which DHCP clients listen (RFC 2131, 4.1), to servers and relay agents alone. A server answers from port 67, but
+/// no client looks at that.
+const DHCP_CLIENT_PORT: u16 = 68;
+/// The UDP port at which DHCPv6 clients listen (RFC 8415, 7.2), whatever port a server answers from.
+const DHCPV6_CLIENT_PORT: u16 = 546;
 /// ICMPv6 type of router advertisements (RFC 4861, 4.2).
 const ROUTER_ADVERTISEMENT: u8 = 134;
 
@@ -67,11 +68,8 @@ fn inspect_ipv4(packet: &[u8]) -> Option<Suspect> {
     let total_len = usize::from(u16::from_be_bytes([len_high, len_low]));
     let header_len = usize::from(version_ihl & 0x0f) * 4;
     let udp = packet.get(header_len..total_len.min(packet.len())).unwrap_or_default();
-    match ports(udp) {
-        // A first fragment too short for its ports (RFC 1858, 3), or a packet cut short.
-        None => Some(Suspect::DhcpServer),
-        Some(ports) => (ports == DHCP_SERVER_TO_CLIENT).then_some(Suspect::DhcpServer),
-    }
+    // Without its ports it is a first fragment too short for them (RFC 1858, 3), or a packet cut short.
+    destination_port(udp).is_none_or(|port| port == DHCP_CLIENT_PORT).then_some(Suspect::DhcpServer)
 }
 
 /// IPv6, as RFC 7113 asks of a router advertisement guard: the chain is followed to its end whatever stands in it, and a
@@ -83,9 +81,9 @@ fn inspect_ipv6(packet: &[u8]) -> Option<Suspect> {
             (payload.first().is_none_or(|kind| *kind == ROUTER_ADVERTISEMENT))
                 .then_some(Suspect::RouterAdvertisement)
         }
-        Upper::Protocol { number: PROTOCOL_UDP, payload, .. } => (ports(payload)
-            .is_none_or(|ports| ports == DHCPV6_SERVER_TO_CLIENT))
-        .then_some(Suspect::Dhcpv6Server),
+        Upper::Protocol { number: PROTOCOL_UDP, payload, .. } => destination_port(payload)
+            .is_none_or(|port| port == DHCPV6_CLIENT_PORT)
+            .then_some(Suspect::Dhcpv6Server),
         // TCP, no next header (59), encrypted (50), whatever: nothing that is looked for. A later fragment is nothing
         // without the first one, which must show the whole chain (RFC 7112) and is judged.
         Upper::Protocol { .. } | Upper::LaterFragment => None,
@@ -153,11 +151,11 @@ pub(crate) fn upper_layer(packet: &[u8]) -> Upper<'_> {
     Upper::Cut
 }
 
-/// Source and destination port of a UDP datagram (RFC 768), if they are there.
+/// The destination port of a UDP datagram (RFC 768), if it is there.
 #[inline]
-fn ports(udp: &[u8]) -> Option<(u16, u16)> {
-    let &[a, b, c, d] = udp.first_chunk::<4>()?;
-    Some((u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])))
+fn destination_port(udp: &[u8]) -> Option<u16> {
+    let &[_, _, high, low] = udp.first_chunk::<4>()?;
+    Some(u16::from_be_bytes([high, low]))
 }
 
 #[cfg(test)]
@@ -228,6 +226,10 @@ mod tests {
     fn dhcp_servers_show_and_dhcp_clients_do_not() {
         assert_eq!(v4(&ipv4(UDP, 0, 0, &udp((67, 68), 9))), Some(Suspect::DhcpServer));
         assert_eq!(v4(&ipv4(UDP, 40, 0x4000, &udp((67, 68), 9))), Some(Suspect::DhcpServer));
+        // A client takes an offer from any port (4011 is that of PXE's boot servers).
+        for source in [0, 68, 1024, 4011] {
+            assert_eq!(v4(&ipv4(UDP, 0, 0, &udp((source, 68), 9))), Some(Suspect::DhcpServer));
+        }
         assert_eq!(v4(&ipv4(UDP, 0, 0, &udp((68, 67), 9))), None);
         assert_eq!(v4(&ipv4(UDP, 40, 0, &udp((68, 67), 9))), None);
         assert_eq!(v4(&ipv4(6, 0, 0, &udp((67, 68), 9))), None);
@@ -268,6 +270,9 @@ mod tests {
     fn ipv6_servers_and_routers_show() {
         assert_eq!(v6(&ipv6(ICMPV6, &router_advertisement())), Some(Suspect::RouterAdvertisement));
         assert_eq!(v6(&ipv6(UDP, &udp((547, 546), 4))), Some(Suspect::Dhcpv6Server));
+        for source in [0, 546, 1024] {
+            assert_eq!(v6(&ipv6(UDP, &udp((source, 546), 4))), Some(Suspect::Dhcpv6Server));
+        }
         assert_eq!(v6(&ipv6(UDP, &udp((546, 547), 4))), None);
         for harmless in [128, 129, 133, 135, 136, 143] {
             assert_eq!(v6(&ipv6(ICMPV6, &[harmless, 0, 0, 0])), None, "ICMPv6 {harmless}");

@@ -9,12 +9,14 @@
 mod claims;
 mod conflicts;
 pub mod counters;
+mod doubles;
 pub mod events;
 pub mod filters;
 mod hash;
 mod inspect;
 pub mod limits;
 mod loops;
+mod nd;
 mod storm;
 pub mod switch;
 pub mod table;

@@ -5,9 +5,10 @@
 //! every circle passes, so it is broken here: a frame that arrives byte by byte as another peer brought it within the last
 //! second is a copy, and dropped. Some copies come back through the peer that brought the frame in the first place, where
 //! nothing tells them from a game that says the same thing twice; so they are dropped, within half a second, only while
-//! there is evidence that this peer is part of a circle. And once a loop is certain, one of its two ends gets no flooded
-//! frames any more, as a bridge port that spanning tree blocks: what is flooded reaches it through the other end, and
-//! the switches between the two see each station in one place.
+//! there is evidence that this peer is part of a circle. Where all that is known is that somebody else brought its frames
+//! back, which anybody can do on purpose, a piece of evidence is good for no more copies than a circle makes of one frame.
+//! And once a loop is certain, one of its two ends gets no flooded frames any more, as a bridge port that spanning tree
+//! blocks: what is flooded reaches it through the other end, and the switches between the two see each station in one place.
 //!
 //! What is known rests on evidence that no honest network gives: two peers with the same frame, a station that two
 //! peers show in turn, a refresh frame of the gateway's that somebody else brings. Memory is fixed; a frame costs
@@ -35,6 +36,9 @@ const QUIET: Duration = Duration::from_secs(30);
 const ENOUGH: u32 = 3;
 /// The same when only one of the two is known to return frames: the other may be innocent.
 const ENOUGH_OF_ONE: u32 = 6;
+/// Copies of one frame that come back through the peer that said it, for each peer through which one came back as well: more would take a
+/// loop in the LAN between the two.
+const COPIES: u32 = 2;
 /// Frames remembered. They need to be known for a second; when more are flooded than that, storm control is at work.
 const SIGHTINGS: usize = 1024;
 /// Frames that share a place, by their hash: were it one, two that collide would make the room forget each other in turn, and both
@@ -70,12 +74,23 @@ struct Suspicion {
     last: Duration,
     /// Whether both are known to return frames.
     is_mutual: bool,
+    /// Which of them has brought frames of others back, in the order of `peers`.
+    returned: (bool, bool),
+    /// Copies that may still be dropped of the one that has not.
+    copies: u32,
     is_told: bool,
 }
 
 impl Suspicion {
     fn has(&self, peer: PeerId) -> bool {
         self.peers.0 == peer || self.peers.1 == peer
+    }
+
+    /// Whether there is more against a peer than that another one has brought its frames back.
+    fn is_certain_of(&self, peer: PeerId) -> bool {
+        let (older, younger) = self.returned;
+        let has_returned = older && self.peers.0 == peer || younger && self.peers.1 == peer;
+        self.has(peer) && (self.is_mutual || self.is_told || has_returned)
     }
 }
 
@@ -123,7 +138,7 @@ impl Loops {
             return if known.passed { Seen::Copy } else { Seen::New(hash) };
         }
         let is_repeated = known.passed && now.saturating_sub(known.at) < REPEAT;
-        if is_repeated && (is_idempotent || self.is_in_loop(now, from)) {
+        if is_repeated && (is_idempotent || self.is_from_loop(now, from)) {
             return Seen::Copy;
         }
         Seen::New(hash)
@@ -178,7 +193,7 @@ impl Loops {
         let peers = pair(home, from);
         let was_since = self.suspicions.iter().find(|known| known.peers == peers).map(|known| known.last);
         if now.saturating_sub(heard) < ROUND && was_since.is_none_or(|last| heard > last) {
-            self.suspect(now, peers, source, true, events);
+            self.suspect(now, peers, source, None, events);
         }
     }
 
@@ -192,7 +207,7 @@ impl Loops {
         events: &mut EventQueue,
     ) {
         match self.gateway.filter(|gateway| *gateway != from) {
-            Some(gateway) => self.suspect(now, pair(gateway, from), source, true, events),
+            Some(gateway) => self.suspect(now, pair(gateway, from), source, None, events),
             None => self.suspect_returner(now, owner, from, source, events),
         }
     }
@@ -214,7 +229,7 @@ impl Loops {
         } else if owner == Some(first.peer) || first.passed && self.gateway == Some(first.peer) {
             self.suspect_returner(now, first.peer, second, source, events);
         } else {
-            self.suspect(now, pair(first.peer, second), source, true, events);
+            self.suspect(now, pair(first.peer, second), source, None, events);
         }
     }
 
@@ -234,12 +249,13 @@ impl Loops {
             .iter()
             .find(|known| known.is_mutual && known.has(returner) && now.saturating_sub(known.last) < QUIET);
         if let Some(known) = known {
-            self.suspect(now, known.peers, source, true, events);
+            let peers = known.peers;
+            self.suspect(now, peers, source, None, events);
             return;
         }
         match former {
             Some((second, at)) if second != returner && now.saturating_sub(at) < ROUND => {
-                self.suspect(now, pair(second, returner), source, true, events);
+                self.suspect(now, pair(second, returner), source, None, events);
             }
             _ => {
                 let peers = pair(owner, returner);
@@ -247,26 +263,36 @@ impl Loops {
                 // What the gateway's LAN says comes back through one peer alone, time and again: so it is that LAN it stands on.
                 let is_mutual = self.gateway == Some(owner)
                     && before.is_some_and(|known| known.evidence + 1 >= ENOUGH_OF_ONE);
-                self.suspect(now, peers, source, is_mutual, events);
+                self.suspect(now, peers, source, (!is_mutual).then_some(returner), events);
             }
         }
     }
 
-    /// Takes evidence against two peers; `is_mutual`: frames come back through both of them.
+    /// Takes evidence against two peers. `returner` is the one of them through which a frame came back; `None`: frames come back through both.
     #[cold]
     pub(crate) fn suspect(
         &mut self,
         now: Duration,
         peers: (PeerId, PeerId),
         source: Mac,
-        is_mutual: bool,
+        returner: Option<PeerId>,
         events: &mut EventQueue,
     ) {
+        let is_mutual = returner.is_none();
+        if is_mutual {
+            // A circle through several peers: what one of them was seen to return goes round through the others as well.
+            for known in self.suspicions.iter_mut().filter(|known| known.has(peers.0) || known.has(peers.1)) {
+                known.copies = known.copies.saturating_add(COPIES);
+            }
+        }
         let Some(suspicion) = self.suspicion(now, peers) else { return };
         if now.saturating_sub(suspicion.last) >= HOLD && !suspicion.is_told {
-            suspicion.evidence = 0;
+            (suspicion.evidence, suspicion.copies, suspicion.returned) = (0, 0, (false, false));
         }
         suspicion.evidence = suspicion.evidence.saturating_add(1);
+        suspicion.copies = suspicion.copies.saturating_add(COPIES);
+        suspicion.returned.0 |= returner == Some(peers.0);
+        suspicion.returned.1 |= returner == Some(peers.1);
         suspicion.last = now;
         if is_mutual && !suspicion.is_mutual {
             suspicion.is_mutual = true;
@@ -347,9 +373,24 @@ impl Loops {
         self.suspicions.iter().any(|known| known.is_told)
     }
 
-    fn is_in_loop(&self, now: Duration, peer: PeerId) -> bool {
-        // On the first evidence: one frame that goes round unnoticed is as bad as many.
-        self.suspicions.iter().any(|known| known.has(peer) && now.saturating_sub(known.last) < HOLD)
+    /// Whether a loop through these two was told and is not gone.
+    pub(crate) fn is_told(&self, one: PeerId, other: PeerId) -> bool {
+        self.suspicions.iter().any(|known| known.is_told && known.peers == pair(one, other))
+    }
+
+    /// Whether what a peer says again has gone round: on the first evidence, since one frame that goes round unnoticed is as bad as many.
+    fn is_from_loop(&mut self, now: Duration, peer: PeerId) -> bool {
+        let fresh = |known: &&mut Suspicion| known.has(peer) && now.saturating_sub(known.last) < HOLD;
+        if self.suspicions.iter_mut().filter(fresh).any(|known| known.is_certain_of(peer)) {
+            return true;
+        }
+        match self.suspicions.iter_mut().filter(fresh).find(|known| known.copies > 0) {
+            Some(known) => {
+                known.copies -= 1;
+                true
+            }
+            None => false,
+        }
     }
 
     /// The suspicion of a pair, a new one if need be; `None` when there are too many, all of them told.
@@ -367,6 +408,8 @@ impl Loops {
                     evidence: 0,
                     last: now,
                     is_mutual: false,
+                    returned: (false, false),
+                    copies: 0,
                     is_told: false,
                 });
                 self.suspicions.len() - 1

@@ -9,6 +9,7 @@ use thiserror::Error;
 use crate::claims;
 use crate::conflicts::{self, Conflicts};
 use crate::counters::{Counters, DropReason};
+use crate::doubles::Doubles;
 use crate::events::{EventQueue, SwitchEvent};
 use crate::filters::Filters;
 use crate::limits::{Buckets, Class, Limits};
@@ -97,6 +98,14 @@ pub enum PlugError {
         /// Who has it.
         owner: PeerId,
     },
+    /// The LAN behind the gateway has the address.
+    #[error("{mac} is the address of a station on the LAN behind gateway {gateway}")]
+    MacOnLan {
+        /// The address.
+        mac: Mac,
+        /// The gateway.
+        gateway: PeerId,
+    },
     /// No client can have the address.
     #[error(transparent)]
     Mac(#[from] IdentityError),
@@ -115,6 +124,7 @@ pub struct Switch {
     storm: StormControl,
     loops: Loops,
     conflicts: Conflicts,
+    doubles: Doubles,
     /// The gateway that found the table full, and when it did last.
     table_full: Option<(PeerId, Duration)>,
     events: EventQueue,
@@ -139,6 +149,7 @@ impl Switch {
             storm: StormControl::new(Duration::ZERO, settings.storm),
             loops: Loops::new(),
             conflicts: Conflicts::default(),
+            doubles: Doubles::new(settings.mac_age),
             table_full: None,
             events: EventQueue::default(),
         }
@@ -159,6 +170,9 @@ impl Switch {
         match role {
             Role::Client(mac) => {
                 mac.check_client_identity()?;
+                if let Some(gateway) = self.lan_of(now, mac) {
+                    return Err(PlugError::MacOnLan { mac, gateway });
+                }
                 self.table.register(mac, peer).map_err(|owner| PlugError::MacTaken { mac, owner })?;
             }
             Role::Gateway => {
@@ -180,14 +194,15 @@ impl Switch {
         Ok(counters)
     }
 
-    /// Plugs a peer out and forgets its addresses. Says whether it was there.
-    pub fn unplug(&mut self, peer: PeerId) -> bool {
+    /// Plugs a peer out and forgets its addresses, except that a client's was one: see [`lan_of`](Self::lan_of). Says whether it was there.
+    pub fn unplug(&mut self, now: Duration, peer: PeerId) -> bool {
         let Ok(place) = self.peers.binary_search(&peer) else { return false };
         self.peers.remove(place);
         let mut member = self.members.remove(place);
-        self.table.purge(peer);
+        self.table.purge(now, peer);
         self.loops.forget(peer, &mut self.events);
         self.conflicts.forget(peer, &mut self.events);
+        self.doubles.forget(peer, &mut self.events);
         self.loops.set_gateway(self.gateway());
         if let Some(dropped) = member.storm.end() {
             self.events.push(SwitchEvent::StormEnded { peer: Some(peer), dropped });
@@ -203,6 +218,7 @@ impl Switch {
     pub fn take_events(&mut self, now: Duration) -> Vec<SwitchEvent> {
         self.loops.settle(now, &mut self.events);
         self.conflicts.settle(now, &mut self.events);
+        self.doubles.settle(now, &mut self.events);
         if let Some(dropped) = self.storm.settle(now) {
             self.events.push(SwitchEvent::StormEnded { peer: None, dropped });
         }
@@ -233,6 +249,7 @@ impl Switch {
     pub fn is_restless(&self) -> bool {
         self.loops.is_on()
             || self.conflicts.is_on()
+            || self.doubles.is_on()
             || self.table_full.is_some()
             || self.storm.is_on()
             || self.members.iter().any(|member| member.storm.is_on())
@@ -253,6 +270,12 @@ impl Switch {
     pub fn gateway(&self) -> Option<PeerId> {
         let place = self.members.iter().position(|member| member.role == Role::Gateway)?;
         Some(self.peers[place])
+    }
+
+    /// The gateway whose LAN has a station with this address, so that no client can be plugged in with it: it would take over what is
+    /// for that station. `None` also where the address was a client's so short a time ago that what was heard may be the client's own.
+    pub fn lan_of(&self, now: Duration, mac: Mac) -> Option<PeerId> {
+        self.table.lan_of(now, mac)
     }
 
     /// The room's addresses.
@@ -318,7 +341,7 @@ impl Switch {
         };
         match source_fault.filter(|_| self.filters.source_check).or(control) {
             Some(DropReason::SourceForeign) if control.is_none() && self.filters.loops => {
-                return Verdict::Dropped(self.judge_foreign(now, from, &frame));
+                return Verdict::Dropped(self.judge_foreign(now, from, role, &frame));
             }
             Some(reason) => return Verdict::Dropped(reason),
             None => {}
@@ -397,7 +420,13 @@ impl Switch {
 
     /// A frame whose source is not its sender's: has it come back, or does its sender lie?
     #[cold]
-    fn judge_foreign(&mut self, now: Duration, from: PeerId, frame: &EthernetFrame<'_>) -> DropReason {
+    fn judge_foreign(
+        &mut self,
+        now: Duration,
+        from: PeerId,
+        role: Role,
+        frame: &EthernetFrame<'_>,
+    ) -> DropReason {
         let (source, events) = (frame.source(), &mut self.events);
         let owner = self.table.registered(source);
         if frame.ethertype() == EtherType::RARP && frame.destination().is_broadcast() && owner.is_some() {
@@ -413,6 +442,12 @@ impl Switch {
         }
         if let Some(home) = self.table.heard(source).filter(|(home, _)| *home != from) {
             self.loops.look_flapping(now, from, home, source, events);
+        }
+        // A loop that was told says already where such frames come from.
+        if let (Role::Gateway, Some(client)) = (role, owner)
+            && !self.loops.is_told(from, client)
+        {
+            self.doubles.hear(now, from, client, source, events);
         }
         DropReason::SourceForeign
     }
@@ -613,7 +648,7 @@ mod tests {
     fn plugging_out_forgets_the_peers_addresses() {
         let mut switch = party(Settings::default());
         sent(&mut switch, NOW, 3, &frame(PRINTER, ANN));
-        assert!(switch.unplug(peer(3)) && switch.unplug(peer(2)) && !switch.unplug(peer(2)));
+        assert!(switch.unplug(NOW, peer(3)) && switch.unplug(NOW, peer(2)) && !switch.unplug(NOW, peer(2)));
         assert_eq!(switch.table().learned(), 0);
         assert_eq!(sent(&mut switch, NOW, 2, &frame(BOB, ANN)), dropped(DropReason::NotConnected));
         assert_eq!(sent(&mut switch, NOW, 1, &frame(ANN, BOB)), dropped(DropReason::NoTarget));
@@ -624,11 +659,52 @@ mod tests {
     }
 
     #[test]
-    fn a_client_takes_its_address_over_from_the_lan() {
+    fn nobody_takes_the_address_of_a_lan_station() {
         let mut switch = party(Settings::default());
         sent(&mut switch, NOW, 3, &frame(PRINTER, ANN));
-        switch.plug(NOW, peer(4), Role::Client(PRINTER), Limits::default()).unwrap();
+        let refused = PlugError::MacOnLan { mac: PRINTER, gateway: peer(3) };
+        let plug = |switch: &mut Switch, seconds| {
+            let now = NOW + Duration::from_secs(seconds);
+            switch.plug(now, peer(4), Role::Client(PRINTER), Limits::default()).map(|_| ())
+        };
+        for seconds in [0, 300] {
+            assert_eq!(plug(&mut switch, seconds), Err(refused));
+        }
+        assert_eq!(switch.peers(), [peer(1), peer(2), peer(3)]);
+        assert_eq!(sent(&mut switch, NOW, 1, &frame(ANN, PRINTER)), (Verdict::Unicast, vec![3]));
+        // A station that has been silent so long is forgotten, and whoever has an address first keeps it.
+        assert_eq!(plug(&mut switch, 301), Ok(()));
         assert_eq!(sent(&mut switch, NOW, 1, &frame(ANN, PRINTER)), (Verdict::Unicast, vec![4]));
         assert_eq!(sent(&mut switch, NOW, 3, &frame(PRINTER, ANN)), dropped(DropReason::SourceForeign));
+    }
+
+    #[test]
+    fn a_client_whose_frames_the_lan_shows_when_it_has_left_comes_back() {
+        let mut switch = party(Settings::default());
+        let at = |seconds| NOW + Duration::from_secs(seconds);
+        switch.unplug(NOW, peer(1));
+        // Ann's last frames come back by a loop, and her machine, bridged with the LAN, goes on.
+        for seconds in [0, 200] {
+            sent(&mut switch, at(seconds), 3, &frame(ANN, BOB));
+            assert_eq!(switch.lan_of(at(seconds), ANN), None);
+        }
+        assert!(switch.plug(at(201), peer(4), Role::Client(ANN), Limits::default()).is_ok());
+        assert_eq!(sent(&mut switch, at(201), 2, &frame(BOB, ANN)), (Verdict::Unicast, vec![4]));
+        // Once it has been the LAN's alone for long enough it is the LAN's.
+        switch.unplug(at(202), peer(4));
+        sent(&mut switch, at(503), 3, &frame(ANN, BOB));
+        assert_eq!(switch.lan_of(at(503), ANN), Some(peer(3)));
+    }
+
+    #[test]
+    fn who_comes_and_goes_under_many_addresses_is_remembered_within_bounds() {
+        let mut switch = party(Settings::default());
+        for number in 0..5000u32 {
+            let [_, b, c, d] = number.to_be_bytes();
+            let role = Role::Client(Mac::from_bytes([6, 0, 0, b, c, d]));
+            switch.plug(NOW, peer(4), role, Limits::default()).unwrap();
+            switch.unplug(NOW, peer(4));
+        }
+        assert!(switch.table().former() <= 1000, "{}", switch.table().former());
     }
 }

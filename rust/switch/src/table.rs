@@ -20,6 +20,8 @@ pub struct MacTable {
     stations: HashMap<u64, Station, FoldState>,
     /// Learned stations in the order they were learned, those that have proven themselves or are gone among them.
     newcomers: VecDeque<u64>,
+    /// Addresses that were clients' and when that ended, by [`Mac::packed`]: whoever comes back may find its own on the LAN.
+    former: HashMap<u64, Duration, FoldState>,
     age: Duration,
     cap: usize,
     learned: usize,
@@ -45,6 +47,9 @@ struct Heardness {
 /// A station heard again after so long is a real one; a newcomer has so long to show it before it may have to give way.
 const PROBATION: Duration = Duration::from_secs(1);
 
+/// Former clients' addresses remembered: as many as a room has places (`softlan.relay.rooms`, 1000).
+const FORMER: usize = 1000;
+
 impl Heardness {
     fn is_proven(&self) -> bool {
         self.last.saturating_sub(self.first) >= PROBATION
@@ -68,11 +73,13 @@ impl MacTable {
     /// An empty table that forgets learned stations not heard for more than `age` and keeps at most `cap` of them.
     pub fn new(age: Duration, cap: usize) -> Self {
         let stations = HashMap::with_hasher(FoldState::random());
+        let former = HashMap::with_hasher(FoldState::random());
         let newcomers = VecDeque::new();
-        Self { stations, newcomers, age, cap, learned: 0, refused: 0, next_due: Duration::ZERO }
+        Self { stations, newcomers, former, age, cap, learned: 0, refused: 0, next_due: Duration::ZERO }
     }
 
-    /// Gives an address to a client for good. A learned station with this address gives way.
+    /// Gives an address to a client for good. A learned station with this address gives way; whether it has to is for
+    /// [`lan_of`](Self::lan_of) to say.
     ///
     /// # Errors
     /// The peer that has the address registered already.
@@ -121,14 +128,36 @@ impl MacTable {
         station.heard.map(|heard| (station.peer, heard.last))
     }
 
-    /// Forgets every station of a peer, registered and learned.
-    pub fn purge(&mut self, peer: PeerId) {
+    /// The peer whose LAN the address is of: a station with it was heard there and is not old. Nobody's, if the address was a client's
+    /// within that time before: such a client's own frames may have come back by a loop, and must not keep it out.
+    pub fn lan_of(&self, now: Duration, mac: Mac) -> Option<PeerId> {
+        let (peer, last) = self.heard(mac)?;
+        let was_clients =
+            || self.former.get(&mac.packed()).is_some_and(|left| last.saturating_sub(*left) <= self.age);
+        (now.saturating_sub(last) <= self.age && !was_clients()).then_some(peer)
+    }
+
+    /// Forgets every station of a peer, registered and learned, but that the registered ones were a client's until now.
+    pub fn purge(&mut self, now: Duration, peer: PeerId) {
+        let own = |(key, station): (&u64, &Station)| {
+            (station.peer == peer && station.heard.is_none()).then_some((*key, now))
+        };
+        self.former.extend(self.stations.iter().filter_map(own));
+        if self.former.len() > FORMER {
+            let oldest = self.former.iter().min_by_key(|(_, left)| **left).map(|(key, _)| *key);
+            oldest.and_then(|key| self.former.remove(&key));
+        }
         self.keep(|station| station.peer != peer);
     }
 
     /// How many learned stations the table holds; old ones count until they are swept out to make room.
     pub const fn learned(&self) -> usize {
         self.learned
+    }
+
+    /// How many addresses of former clients the table holds.
+    pub fn former(&self) -> usize {
+        self.former.len()
     }
 
     /// How often a station was not learned because the table was full.
@@ -268,7 +297,7 @@ mod tests {
         table.register(mac(1), peer(1)).unwrap();
         table.hear(at(0), mac(2), peer(1));
         table.hear(at(0), mac(3), peer(2));
-        table.purge(peer(1));
+        table.purge(at(0), peer(1));
         assert_eq!([1, 2, 3].map(|last| table.find(at(0), mac(last))), [None, None, Some(peer(2))]);
         assert_eq!((table.learned(), table.register(mac(1), peer(3))), (1, Ok(())));
     }
@@ -370,7 +399,7 @@ mod tests {
                         }
                     }
                     Step::Purge(id) => {
-                        table.purge(peer(id));
+                        table.purge(now, peer(id));
                         list.retain(|entry| entry.1 != peer(id));
                     }
                 }

@@ -110,9 +110,48 @@ fn an_address_that_two_claim_is_told_and_nothing_is_dropped() {
         switch.forward(now, peer(1), &own, &mut targets);
         assert_eq!(switch.take_events(now), []);
     }
-    assert!(switch.unplug(peer(2)));
     let later = START + Duration::from_secs(41);
+    assert!(switch.unplug(later, peer(2)));
     assert_eq!(switch.take_events(later), [SwitchEvent::AddressSettled { peers }]);
+    assert!(!switch.is_restless());
+}
+
+/// A player who said the router's MAC before the router was heard, and one whose machine stands on the LAN.
+#[test]
+fn a_clients_mac_that_the_lan_shows_is_told_to_both() {
+    let (mut switch, _) = room(Settings::default(), Limits::default());
+    let mut targets = Vec::new();
+    let mut at = |switch: &mut Switch, millis: u64, from: u16, said: &[u8]| {
+        let now = START + Duration::from_millis(millis);
+        let verdict = switch.forward(now, peer(from), said, &mut targets);
+        (verdict, switch.take_events(now))
+    };
+    let foreign = Verdict::Dropped(DropReason::SourceForeign);
+    let unicast = frame(ANN, BOB, &[8, 0]);
+    // What was under way when Ann came in, however much, is not told.
+    for millis in 0..900 {
+        assert_eq!(at(&mut switch, millis, 3, &unicast), (foreign, vec![]));
+    }
+    // Nor are copies of what the room sent to the LAN, on whose account loops are told.
+    for second in 1..6 {
+        let said = frame(ANN, Mac::BROADCAST, &[8, 0, second]);
+        at(&mut switch, u64::from(second) * 1000, 1, &said);
+        let (verdict, events) = at(&mut switch, u64::from(second) * 1000 + 1, 3, &said);
+        assert_eq!((verdict, events), (Verdict::Dropped(DropReason::Loop), vec![]));
+    }
+    let peers = (peer(1), peer(3));
+    let said = |mark: u8| frame(ANN, Mac::BROADCAST, &[8, 6, mark]);
+    assert_eq!(at(&mut switch, 60_000, 3, &said(1)), (foreign, vec![]));
+    let told = vec![SwitchEvent::MacConflict { peers, mac: ANN }];
+    assert_eq!(at(&mut switch, 120_000, 3, &said(2)), (foreign, told));
+    assert_eq!(at(&mut switch, 180_000, 3, &said(3)), (foreign, vec![]));
+    assert!(switch.is_restless());
+    // Nobody else's frames give it away.
+    for second in 200..210 {
+        assert_eq!(at(&mut switch, second * 1000, 2, &unicast), (foreign, vec![]));
+    }
+    let over = START + Duration::from_secs(481);
+    assert_eq!(switch.take_events(over), [SwitchEvent::MacSettled { peers }]);
     assert!(!switch.is_restless());
 }
 

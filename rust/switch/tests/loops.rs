@@ -277,9 +277,9 @@ fn what_honest_networks_do_trips_nothing() {
         }
         if mark == 100 {
             // Ann's connection breaks; the next one says again at once what the last one said.
-            assert!(world.switch.unplug(peer(ANN)));
+            assert!(world.switch.unplug(world.now, peer(ANN)));
             world.switch.plug(world.now, peer(9), Role::Client(own(ANN)), Limits::default()).unwrap();
-            world.switch.unplug(peer(9));
+            world.switch.unplug(world.now, peer(9));
             world.switch.plug(world.now, peer(ANN), Role::Client(own(ANN)), Limits::default()).unwrap();
         }
         world.run(Duration::from_millis(100));
@@ -314,6 +314,31 @@ fn a_liar_can_neither_stop_a_players_frames_nor_have_the_player_cut_off() {
     }
     assert_eq!(world.told(), [(ANN, BOB, false), (ANN, GATEWAY, true)]);
     assert!(!world.switch.is_blocked(peer(BOB)) && !world.switch.is_blocked(peer(GATEWAY)));
+}
+
+/// Who says again what another has said, seldom enough not to be told, cuts next to nothing of what that one repeats.
+#[test]
+fn one_copy_now_and_then_costs_a_game_that_repeats_itself_a_frame_or_two() {
+    let mut world = World::new(&[]);
+    let said = frame(own(BOB), Mac::BROADCAST, 0x8137, 7);
+    for tenth in 0..1000 {
+        world.uplink.push_back((world.now, BOB, said.clone()));
+        if tenth % 105 == 0 {
+            world.uplink.push_back((world.now, ANN, said.clone()));
+        }
+        world.run(Duration::from_millis(100));
+    }
+    assert_eq!(world.events, []);
+    let copies = world.copies(GATEWAY, &said);
+    assert!(copies >= 1000 - 2 * 10, "{copies} of 1000");
+    // More of it is told, and then the two are held to what a loop is held to, until it is over.
+    for mark in 100..106 {
+        let said = frame(own(BOB), Mac::BROADCAST, 0x8137, mark);
+        world.uplink.push_back((world.now, BOB, said.clone()));
+        world.uplink.push_back((world.now, ANN, said));
+        world.run(STEP);
+    }
+    assert_eq!(world.told(), [(ANN, BOB, false)]);
 }
 
 #[test]

@@ -122,6 +122,8 @@ fn run(settings: Settings, steps: Vec<Step>) {
     let mut now = Duration::from_secs(1);
     let mut targets = Vec::new();
     let mut open = HashSet::new();
+    // Addresses that were a client's, and until when.
+    let mut former = BTreeMap::new();
     for step in steps {
         match step {
             Step::Wait { millis } => now += Duration::from_millis(millis),
@@ -129,8 +131,10 @@ fn run(settings: Settings, steps: Vec<Step>) {
                 let role = client.map_or(Role::Gateway, |number| Role::Client(mac(number)));
                 let is_free =
                     !members.contains_key(&peer(id)) && members.values().all(|known| known.role != role);
+                let is_lans =
+                    client.map(mac).is_some_and(|mac| is_lans(&settings, &switch, &former, now, mac));
                 let plugged = switch.plug(now, peer(id), role, limits);
-                assert_eq!(plugged.is_ok(), is_free);
+                assert_eq!(plugged.is_ok(), is_free && !is_lans);
                 if let Ok(counters) = plugged {
                     let known = Known { role, counters, forwarded: 0, dropped: BTreeMap::new(), bytes: 0 };
                     members.insert(peer(id), known);
@@ -138,7 +142,10 @@ fn run(settings: Settings, steps: Vec<Step>) {
             }
             Step::Unplug { id } => {
                 let known = members.remove(&peer(id));
-                assert_eq!(switch.unplug(peer(id)), known.is_some());
+                assert_eq!(switch.unplug(now, peer(id)), known.is_some());
+                if let Some(Role::Client(own)) = known.as_ref().map(|known| known.role) {
+                    former.insert(own, now);
+                }
                 gone.extend(known);
             }
             Step::Frame { from, honest, source, destination, body, cut } => {
@@ -173,6 +180,20 @@ fn run(settings: Settings, steps: Vec<Step>) {
         assert_eq!(switch.is_restless(), !open.is_empty());
         members.values().chain(&gone).for_each(Known::check);
     }
+}
+
+/// Whether no client can have an address, because the LAN has shown it and it was no client's within a station's age before.
+fn is_lans(
+    settings: &Settings,
+    switch: &Switch,
+    former: &BTreeMap<Mac, Duration>,
+    now: Duration,
+    mac: Mac,
+) -> bool {
+    let is_recent = |from: Duration, to: Duration| to.saturating_sub(from) <= settings.mac_age;
+    switch.table().heard(mac).is_some_and(|(_, last)| {
+        is_recent(last, now) && !former.get(&mac).is_some_and(|left| is_recent(*left, last))
+    })
 }
 
 /// Whatever sets in sets in once, and ends once.

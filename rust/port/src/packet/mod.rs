@@ -15,6 +15,7 @@ use std::{
 };
 
 use libc::{c_int, socklen_t};
+use softlan_wire::Mac;
 use tokio::{
     io::{Interest, unix::AsyncFd},
     sync::watch,
@@ -244,7 +245,13 @@ impl Port for PacketPort {
                 receiver.receive(self.fd.get_ref(), batch, &self.counters)?
             };
             match received {
-                Received::Some => {}
+                Received::Some => {
+                    // A LAN that talks never lets the wait above run out.
+                    let was_down = !*self.up.borrow();
+                    if was_down {
+                        self.look_whether_up();
+                    }
+                }
                 Received::Nothing => ready.clear_ready(),
                 Received::Down => {
                     if !self.interface.exists() {
@@ -266,6 +273,10 @@ impl Port for PacketPort {
         if sent.too_long || sent.down {
             self.look_at_mtu();
         }
+        if sent.down {
+            // The socket's one word that it went down may have come here, and not to `recv`.
+            self.look_whether_up();
+        }
         if sent.gone && !self.interface.exists() {
             return Err(self.interface.gone());
         }
@@ -274,6 +285,10 @@ impl Port for PacketPort {
 
     fn description(&self) -> String {
         format!("interface {}", self.interface.name())
+    }
+
+    fn address(&self) -> Option<Mac> {
+        self.interface.mac().ok()
     }
 
     fn up(&self) -> Option<watch::Receiver<bool>> {

@@ -107,6 +107,9 @@ fn flush(
     }
 
     let mut done = 0;
+    // The message that met an EINVAL and is sent once more: the kernel keeps an error of receiving, behind frames that were received,
+    // for the socket's next call (`sock_error`), whichever that is, and forgets it then.
+    let mut again = None;
     while done < messages.len() {
         let left = &mut headers[done..messages.len()];
         // SAFETY: every pointer in `left` is into `slices`, whose elements point to `vnets`, `messages` and the
@@ -114,7 +117,20 @@ fn flush(
         let count = unsafe {
             libc::sendmmsg(fd.as_raw_fd(), left.as_mut_ptr(), left.len() as c_uint, libc::MSG_DONTWAIT as _)
         };
-        if count > 0 {
+        let error = (count <= 0).then(io::Error::last_os_error);
+        let number = error.as_ref().and_then(io::Error::raw_os_error);
+        if number == Some(libc::EINTR) {
+            continue;
+        }
+        if number == Some(libc::EINVAL) && again != Some(done) {
+            again = Some(done);
+            continue;
+        }
+        if again == Some(done) && number != Some(libc::EINVAL) {
+            // It was a super-frame's that `receive` could not have, and none of this message's.
+            PortCounters::add(&counters.received_malformed, 1);
+        }
+        let Some(error) = error else {
             for message in &messages[done..done + count as usize] {
                 sent.outcome.accepted += message.frames;
                 PortCounters::add(&counters.frames_sent, message.frames);
@@ -122,12 +138,8 @@ fn flush(
             }
             done += count as usize;
             continue;
-        }
+        };
         // The first of the rest was refused; the others get their own chance.
-        let error = io::Error::last_os_error();
-        if error.raw_os_error() == Some(libc::EINTR) {
-            continue;
-        }
         refuse(&error, &messages[done], taken, sent, counters);
         done += 1;
     }
