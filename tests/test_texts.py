@@ -18,6 +18,8 @@ NASTY = "\x1b[2J\x1b]0;owned\x07\nnew line\u202etxet"
 def test_any_text_is_one_printable_line(text: str) -> None:
     assert one_line(text).isprintable()
     assert harmless(text).isprintable()
+    assert len(harmless(text)) <= MAX_SAID
+    assert len(harmless(text + "\x1b" * MAX_SAID)) == MAX_SAID
     assert one_line(one_line(text)) == one_line(text)
 
 

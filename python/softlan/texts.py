@@ -14,5 +14,6 @@ def one_line(text: str) -> str:
 
 
 def harmless(text: str) -> str:
-    """Cut what is longer than `MAX_SAID` characters, and put it on one line."""
-    return one_line(text if len(text) <= MAX_SAID else text[: MAX_SAID - 3] + "...")
+    """Put it on one line, of `MAX_SAID` characters at most."""
+    line = one_line(text[: MAX_SAID + 1])
+    return line if len(line) <= MAX_SAID else line[: MAX_SAID - 3] + "..."

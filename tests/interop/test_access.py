@@ -46,6 +46,7 @@ NUMBERS = {
     "too-many-attempts": 23,
     "too-many-connections": 24,
     "control-flood": 25,
+    "kicked": 16,
 }
 
 
@@ -328,6 +329,23 @@ async def test_a_ban_is_not_evaded_by_a_forged_source(host: Operated) -> None:
         assert host.ask(ask="peers")["rooms"] == []
     finally:
         host.ask(ask="unban", target="127.0.0.1", room="OPEN")
+
+
+async def test_a_kick_is_not_evaded_by_a_forged_source(host: Operated) -> None:
+    with elsewhere(4) as forged:
+        async with connected(host.relay) as gateway:
+            await gateway.join("OPEN", None)
+            for _ in range(100):
+                gateway.tell_from(forged, {"type": "disregard"})
+                [peer] = host.ask(ask="peers", room="OPEN")["rooms"][0]["peers"]
+                if peer["address"].startswith("127.0.0.4:"):
+                    break
+            assert peer["came_from"].startswith("127.0.0.1:")
+            host.ask(ask="kick", room="OPEN", peer=str(peer["peer_id"]))
+    assert await code_of(host, "OPEN", None, None) == "kicked"
+    # Or the other tests' gateways would be kept out for a minute.
+    for target in ("127.0.0.1", "127.0.0.4"):
+        assert host.ask(ask="unban", target=target, room="OPEN")["lifted"] == 1
 
 
 async def test_guesses_are_not_charged_to_a_forged_source(strict: Operated) -> None:

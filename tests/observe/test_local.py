@@ -195,7 +195,11 @@ async def test_a_directory_of_somebody_else_is_neither_used_nor_read(directory, 
             os.chown(directory, 4711, -1)
         else:
             monkeypatch.setattr(local, "_user_id", lambda: 4711)
-        assert await read() == []
+        with monkeypatch.context() as patch:
+            # As one in /tmp is looked into; one that SOFTLAN_RUNTIME_DIR names is meant.
+            patch.delenv("SOFTLAN_RUNTIME_DIR")
+            patch.setattr(local, "runtime_directories", lambda: [directory])
+            assert await read() == []
         await refused(caplog, "belongs to somebody else")
 
 

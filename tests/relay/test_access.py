@@ -150,6 +150,12 @@ def test_an_invite_opens_any_room_for_its_role(door: Door, rule: RoomRule, role:
     assert door(rule, invite(role), role) is None
 
 
+def test_an_invite_that_lets_nobody_in_is_not_used(door: Door) -> None:
+    once = invite(Role.GATEWAY, once=True)
+    assert door(NO_GATEWAYS, once, Role.GATEWAY, resume="ab" * 32) is Code.GATEWAY_NOT_ALLOWED
+    assert door(KEYED, once, Role.GATEWAY, resume="cd" * 32) is None
+
+
 def test_an_invite_is_for_its_role_and_room_and_relay(door: Door) -> None:
     assert door(KEYED, invite(), Role.GATEWAY) is Code.GATEWAY_NOT_ALLOWED
     assert door(KEYED, invite(Role.GATEWAY)) is Code.KEY_WRONG

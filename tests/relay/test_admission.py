@@ -14,10 +14,12 @@ import pytest
 from serving import NAME, SHOWN, until
 
 from softlan._core import Endpoint, Mac, TransportSettings
+from softlan.client import Session
 from softlan.control.channel import ControlChannel
 from softlan.control.codes import Code
 from softlan.control.keys import Claim, Passphrase, RoomKey, issue, parse_key
 from softlan.control.messages import Hello, Reject, Role, Welcome, decode_answer
+from softlan.control.stream import encode_frame
 from softlan.errors import SoftlanError
 from softlan.relay import cli
 from softlan.relay.bans import Ban
@@ -177,6 +179,23 @@ async def test_right_keys_side_by_side_are_no_wrong_ones(
         assert all(isinstance(one, Welcome) for one in answers)
 
 
+async def test_who_comes_back_is_not_kept_out_for_what_others_of_the_address_have_sent(
+    tmp_path: Path, call: Callable[[Relay], Caller]
+) -> None:
+    rules = Rules(rooms={"R": RoomRule(code="R", open=True)})
+    async with keeping(tmp_path, rules, GateLimits(misbehaved=Rate(1 / 6, 1))) as relay:
+        ann = call(relay)
+        assert isinstance(await answer(await ann.hello("R", None, ANN, resume="ab" * 32)), Welcome)
+        rude = await ann.hello("R", None, BEN)
+        assert isinstance(await answer(rude), Welcome)
+        await rude.connection.write_control(encode_frame(b"[]"))
+        await asyncio.wait_for(rude.connection.closed(), 10)
+        assert isinstance(await answer(await ann.hello("R", None, ANN, resume="ab" * 32)), Welcome)
+        refusal = await answer(await ann.hello("R", None, BEN))
+        assert isinstance(refusal, Reject)
+        assert refusal.code is Code.TOO_MANY_ATTEMPTS
+
+
 async def test_who_cannot_be_plugged_in_leaves_nothing_behind(
     tmp_path: Path, call: Callable[[Relay], Caller], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -192,14 +211,16 @@ async def test_who_cannot_be_plugged_in_leaves_nothing_behind(
         assert isinstance(await answer(await ann.hello("R", None, BEN)), Welcome)
 
 
-async def test_a_peer_that_is_sent_away_is_counted_once(
-    tmp_path: Path, call: Callable[[Relay], Caller]
-) -> None:
+async def test_a_peer_that_is_sent_away_is_counted_once(tmp_path: Path) -> None:
     rules = Rules(rooms={"R": RoomRule(code="R", open=True)})
-    async with keeping(tmp_path, rules) as relay:
-        ann = call(relay)
-        channel = await ann.hello("R", None)
-        assert isinstance(await answer(channel), Welcome)
+    async with (
+        keeping(tmp_path, rules) as relay,
+        Session.join(
+            relay=relay.local_address, room="R", certificate=SHOWN.leaf, server_name=NAME
+        ) as session,
+    ):
+        await session.send(b"\xff" * 6 + bytes(session.mac) + b"\x88\xb5" + bytes(46))
+        await until(lambda: relay.numbers().rooms["R"].counters["frames_received"] == 1)
         (peer,) = relay._peers.values()
         counted = relay.numbers().rooms["R"].counters
         relay.send_away(peer.member, Code.KICKED, "enough")

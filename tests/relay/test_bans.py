@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import stat
 from pathlib import Path
 
@@ -148,7 +149,7 @@ def test_two_relays_do_not_share_a_directory(tmp_path: Path) -> None:
         ("invite.key", "00"),
         ("bans.json", "{"),
         ("bans.json", '[{"room": 1}]'),
-        ("bans.json", '[{"room": "*", "target": "192.0.2.7/24"}]'),
+        ("bans.json", '[{"room": "*", "target": "192.0.2.7/33"}]'),
         ("bans.json", '[{"room": "no room", "target": "192.0.2.7/32"}]'),
         ("used-invites.json", "[]"),
     ],
@@ -159,6 +160,21 @@ def test_a_broken_file_is_named_and_left_alone(tmp_path: Path, name: str, conten
         RelayState.open(tmp_path)
     assert name in str(caught.value)
     assert (tmp_path / name).read_text() == content
+
+
+def test_bans_may_be_written_in_several_ways(tmp_path: Path) -> None:
+    targets = ["192.0.2.7", "192.0.2.7/24", "::ffff:c000:200/120", "02:00:5E:10:00:0A", "2001:DB8::/32"]
+    written = [{"room": "party1", "target": target} for target in targets]
+    (tmp_path / "bans.json").write_text(json.dumps(written))
+    state = RelayState.open(tmp_path)
+    state.close()
+    read = [(ban.room, ban.target) for ban in state.bans.held(0)]
+    assert read == [
+        ("PARTY1", "192.0.2.7/32"),
+        ("PARTY1", "192.0.2.0/24"),
+        ("PARTY1", "02:00:5e:10:00:0a"),
+        ("PARTY1", "2001:db8::/32"),
+    ]
 
 
 def test_an_invite_key_others_can_read_is_refused(tmp_path: Path) -> None:

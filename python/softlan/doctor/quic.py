@@ -19,6 +19,7 @@ from softlan.control.messages import Reject, decode_answer
 from softlan.control.stream import FrameDecoder, encode_frame
 from softlan.errors import RemoteProtocolError, SoftlanError
 from softlan.installing import pip_install
+from softlan.texts import harmless
 
 if TYPE_CHECKING:
     from aioquic.quic.connection import QuicConnection
@@ -78,14 +79,14 @@ async def look(address: tuple[str, int], server_name: str, *, within_s: float = 
 
         def quic_event_received(self, event: QuicEvent) -> None:
             if isinstance(event, HandshakeCompleted) and not self.shaken.done():
-                self.shaken.set_result(event.alpn_protocol)
+                self.shaken.set_result(event.alpn_protocol and harmless(event.alpn_protocol))
             elif isinstance(event, StreamDataReceived) and not self.answered.done():
                 self._frames.feed(event.data)
                 with contextlib.suppress(RemoteProtocolError):
                     if (body := self._frames.next_body()) is not None:
                         self.answered.set_result(_protocols(body))
             elif isinstance(event, ConnectionTerminated) and not self.ended.done():
-                self.ended.set_result((event.error_code, event.reason_phrase))
+                self.ended.set_result((event.error_code, harmless(event.reason_phrase)))
 
     configuration = QuicConfiguration(
         is_client=True,

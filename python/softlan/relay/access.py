@@ -56,8 +56,10 @@ class Invites:
     key: bytes = field(repr=False)
     used: UsedInvites
 
-    def judge(self, hello: Hello, token: str, proof: str, claim: Claim, *, now: float) -> Reject | None:
-        """Say why an invite does not let a hello in; None when it does."""
+    def judge(
+        self, rule: RoomRule, hello: Hello, token: str, proof: str, claim: Claim, *, now: float
+    ) -> Reject | None:
+        """Say why an invite does not let a hello in; None when it does. One for a single use is used then."""
         # Nothing a token says is looked at before its secret has been proven.
         if not claim.fits(proof, invite_secret(self.key, token)):
             return _key_wrong("that invite is not of this relay, or it is damaged")
@@ -73,6 +75,8 @@ class Invites:
             return _key_wrong("the invite is for a gateway, not for a player")
         if facts.expires <= now:
             return Reject(code=Code.INVITE_EXPIRED, reason=Code.INVITE_EXPIRED.meaning)
+        if (refusal := _judge_role(rule, hello)) is not None:
+            return refusal
         if facts.once and not self.used.use(facts.id, facts.expires, _fingerprint(hello), now):
             return Reject(code=Code.INVITE_USED, reason=Code.INVITE_USED.meaning)
         return None
@@ -92,8 +96,7 @@ def judge(
 ) -> Reject | None:
     """Say why a hello has no right to its room; None when it has. `now` is in seconds since 1970."""
     if hello.token is not None and hello.proof is not None:
-        refusal = invites.judge(hello, hello.token, hello.proof, claim, now=now)
-        return refusal or _judge_role(rule, hello)
+        return invites.judge(rule, hello, hello.token, hello.proof, claim, now=now)
     if rule.open and not (hello.role is Role.GATEWAY and rule.gateways == "key"):
         return _judge_role(rule, hello)
     # Rooms that are not open, and rooms that are not there, look alike until a key of theirs is proven.

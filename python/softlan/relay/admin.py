@@ -168,10 +168,12 @@ class Desk:
     def _kick(self, request: AskKick) -> dict[str, Any]:
         room = parse_room(request.room)
         wanted = request.peer.strip().lower().replace("-", ":")
-        for member, address, _ in self._relay.peers():
+        for member, address, came_from in self._relay.peers():
             if member.room == room and wanted in {str(member.peer_id), str(member.mac)}:
                 now = time.time()
-                self._state.bans.add(kick(room, member.role, member.mac, address, now), now)
+                # It may really have moved, or say so.
+                for one in (address, came_from):
+                    self._state.bans.add(kick(room, member.role, member.mac, one, now), now)
                 self._send_away(member, address, Code.KICKED, "the relay's operator sent you away")
                 return {"kicked": _names(member, address)}
         raise ConfigError(

@@ -208,7 +208,9 @@ def _find(pid: int | None) -> Path:
 
 def _who(entry: dict[str, Any]) -> str:
     mac = f" {entry['mac']}" if entry.get("mac") else ""
-    return f"{entry.get('role')} {entry.get('peer_id')}{mac} at {entry.get('address')}"
+    address, came_from = entry.get("address"), entry.get("came_from")
+    moved = "" if came_from in {None, address} else f", which joined from {came_from}"
+    return f"{entry.get('role')} {entry.get('peer_id')}{mac} at {address}{moved}"
 
 
 def _until(moment: float | None) -> str:

@@ -13,6 +13,7 @@ import ipaddress
 from collections.abc import Iterable
 from typing import TypeAlias
 
+import msgspec
 from msgspec import Struct
 
 from softlan._core import Mac
@@ -21,7 +22,7 @@ from softlan.control.fields import Role
 from softlan.errors import ConfigError
 from softlan.relay.limits import host_of, line_of
 
-__all__ = ["ALL_ROOMS", "KICK_S", "Ban", "Bans", "check_ban", "kick", "parse_target", "parse_where"]
+__all__ = ["ALL_ROOMS", "KICK_S", "Ban", "Bans", "checked", "kick", "parse_target", "parse_where"]
 
 ALL_ROOMS = "*"
 
@@ -60,14 +61,9 @@ class Ban(Struct, frozen=True, kw_only=True, omit_defaults=True):
         return host_of(address) in against
 
 
-def check_ban(ban: Ban) -> None:
-    """Hold a ban that was read to what is written. Raises ConfigError: it is against nobody, or nowhere."""
-    for name, text, printed in (
-        ("room", ban.room, parse_where(ban.room)),
-        ("target", ban.target, parse_target(ban.target)),
-    ):
-        if text != printed:
-            raise ConfigError(f"{name}: {text!r} is to be written {printed!r}")
+def checked(ban: Ban) -> Ban:
+    """Give a ban that was read as it would have been written. Raises ConfigError: it is against nobody, or nowhere."""
+    return msgspec.structs.replace(ban, room=parse_where(ban.room), target=parse_target(ban.target))
 
 
 class Bans:

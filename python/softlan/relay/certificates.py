@@ -239,7 +239,7 @@ def _load_key(path: Path) -> PrivateKeyTypes:
     if sys.platform != "win32" and stat.S_IMODE(path.stat().st_mode) & stat.S_IROTH:
         log_event(
             logger,
-            Event.CERTIFICATE_KEY_EXPOSED,
+            Event.CERTIFICATE_EXPOSED,
             f"every user of this machine can read the key in {path}, and pose as the relay with it",
             file=str(path),
             hint=f"chmod 600 {path}",

@@ -103,12 +103,15 @@ class Gate:
 
     # Hellos -----------------------------------------------------------------------------------------------------------
 
-    async def judge(self, hello: Hello, connection: Connection) -> Reject | None:
-        """Say why a hello is refused before places are looked at; None when it is not."""
+    async def judge(self, hello: Hello, connection: Connection, *, comes_back: bool = False) -> Reject | None:
+        """Say why a hello is refused before places are looked at; None when it is not.
+
+        Who `comes_back` to a place in its room is not kept out for what others of its address have sent.
+        """
         line, now = line_of(connection.proven_address), time.monotonic()
         if not self._hellos.take(line, now):
             return _too_many("too many hellos from this address; wait a little")
-        if self._misbehaved.left(line, now) < 1:
+        if not comes_back and self._misbehaved.left(line, now) < 1:
             return _too_many(
                 "too many peers of this address were disconnected for what they sent; wait a minute"
             )

@@ -245,6 +245,11 @@ class Rooms(Generic[C]):
             peer_left=None if replaced is None else PeerLeft(peer_id=replaced.peer_id, reason=Code.REPLACED),
         )
 
+    def comes_back(self, hello: Hello) -> bool:
+        """Whether a hello takes over a connection that is in its room."""
+        room = self._rooms.get(hello.room)
+        return room is not None and _former_self(room, hello) is not None
+
     def leave(self, connection: C, code: Code) -> Departure[C] | None:
         """Take a peer out; None when it was in no room (any more), so that leaving twice does no harm."""
         member = self._members.pop(connection, None)

@@ -298,6 +298,7 @@ class Relay:
             "role": member.role.value,
             "mac": None if member.mac is None else str(member.mac),
             "address": connection.remote_address,
+            "came_from": connection.proven_address,
             "software": member.software,
             "rtt_ms": round(connection.rtt * 1000, 3),
             "datagram_budget": connection.max_datagram_size,
@@ -384,7 +385,7 @@ class Relay:
                 )
                 return None
             hello = decode_hello(body)
-            refusal = await self.gate.judge(hello, connection)
+            refusal = await self.gate.judge(hello, connection, comes_back=self._rooms.comes_back(hello))
         except TimeoutError:
             reason = f"no hello within {self.config.admission_timeout_s:g} s"
             await self._reject(channel, Reject(code=Code.HELLO_TIMEOUT, reason=reason))

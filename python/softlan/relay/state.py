@@ -24,7 +24,7 @@ from softlan.files import try_lock, write_atomically
 from softlan.observe.events import Event
 from softlan.observe.logs import log_event
 from softlan.relay.access import UsedInvites
-from softlan.relay.bans import Ban, Bans, check_ban
+from softlan.relay.bans import Ban, Bans, checked
 from softlan.relay.writer import FileWriter
 
 __all__ = ["RelayState"]
@@ -124,10 +124,10 @@ class RelayState:
             ) from error
 
     def _read_bans(self) -> list[Ban]:
-        bans = self._read(_BANS, list[Ban]) or []
-        for number, ban in enumerate(bans, 1):
+        bans = []
+        for number, ban in enumerate(self._read(_BANS, list[Ban]) or (), 1):
             try:
-                check_ban(ban)
+                bans.append(checked(ban))
             except ConfigError as error:
                 raise ConfigError(
                     f"{self.directory}/{_BANS} is broken: ban {number}: {error}",

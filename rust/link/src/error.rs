@@ -101,16 +101,17 @@ const MOST_SAID: usize = 500;
 
 /// What somebody else said, fit for a line of a terminal: what is no printable character is spelt out, and what is too long is cut.
 pub fn harmless(text: &str) -> String {
-    let mut said = String::with_capacity(text.len().min(MOST_SAID));
-    let mut characters = text.chars();
-    for character in characters.by_ref().take(MOST_SAID) {
+    let mut said = String::new();
+    for character in text.chars().take(MOST_SAID + 1) {
         match character {
             // Printable, though Rust's own notation escapes them.
             '\'' | '"' | '\\' => said.push(character),
             _ => said.extend(character.escape_debug()),
         }
     }
-    if characters.next().is_some() {
+    let mut places = said.char_indices().map(|(at, _)| at).skip(MOST_SAID - 3);
+    if let (Some(cut), Some(_)) = (places.next(), places.nth(2)) {
+        said.truncate(cut);
         said.push_str("...");
     }
     said
@@ -124,8 +125,10 @@ mod tests {
     fn what_others_say_stays_on_its_line_and_does_nothing_to_a_terminal() {
         assert_eq!(harmless("the relay is \"full\": Grüße, \\o/"), "the relay is \"full\": Grüße, \\o/");
         assert_eq!(harmless("\u{1b}[2J\nnew\u{202e}line\u{7}"), "\\u{1b}[2J\\nnew\\u{202e}line\\u{7}");
-        let cut = harmless(&"x".repeat(MOST_SAID + 1));
-        assert_eq!((cut.len(), cut.ends_with("x...")), (MOST_SAID + 3, true));
-        assert_eq!(harmless(&"x".repeat(MOST_SAID)).len(), MOST_SAID);
+        assert_eq!(harmless(&"x".repeat(MOST_SAID)), "x".repeat(MOST_SAID));
+        for long in ["x".repeat(MOST_SAID + 1), "\u{1b}".repeat(MOST_SAID), "ü".repeat(10 * MOST_SAID)] {
+            let cut = harmless(&long);
+            assert_eq!((cut.chars().count(), cut.ends_with("...")), (MOST_SAID, true));
+        }
     }
 }

@@ -63,6 +63,11 @@ impl Offloads {
         let whole = bursts.max_gso_segments();
         Ok(Self { bursts, singles, whole, given_up: None })
     }
+
+    /// Whether the system has refused something since they were made. Single packets may have lost their ECN marks then.
+    fn is_reduced(&self) -> bool {
+        [&self.bursts, &self.singles].iter().any(|state| state.max_gso_segments() < self.whole)
+    }
 }
 
 impl UdpIo {
@@ -129,7 +134,7 @@ impl UdpIo {
     /// A refusal costs one burst, and without another try every packet would take a system call of its own for good.
     pub(crate) fn renew(&mut self, now: Instant) {
         let Some(offloads) = &mut self.offloads else { return };
-        let refused = offloads.bursts.max_gso_segments() < offloads.whole;
+        let refused = offloads.is_reduced();
         match offloads.given_up {
             None if refused => {
                 offloads.given_up = Some(GivenUp { until: now + FIRST_PAUSE, pause: FIRST_PAUSE });
@@ -151,9 +156,7 @@ impl UdpIo {
 
     /// Whether [`renew`](Self::renew) has something to think about.
     pub(crate) fn is_to_renew(&self) -> bool {
-        self.offloads.as_ref().is_some_and(|offloads| {
-            offloads.given_up.is_some() || offloads.bursts.max_gso_segments() < offloads.whole
-        })
+        self.offloads.as_ref().is_some_and(|offloads| offloads.given_up.is_some() || offloads.is_reduced())
     }
 
     /// Sends a packet or a burst of them.

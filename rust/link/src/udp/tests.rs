@@ -144,7 +144,7 @@ async fn bursts_end_neither_for_a_packet_that_cannot_be_sent_nor_for_good() {
     assert!(whole > 1);
     // Whoever says that they are at port 0 has our answer fail.
     fail(&socket, false).await;
-    assert!(socket.burst(1200) == whole && !socket.is_to_renew());
+    assert_eq!(socket.burst(1200), whole);
     // An address of ours that is gone for a moment fails bursts.
     fail(&socket, true).await;
     assert!(socket.burst(1200) == 1 && socket.is_to_renew());
