@@ -78,7 +78,7 @@ def test_a_mac_conflict_names_the_mac_and_both_ways_it_can_be():
     assert found.event == "room.conflict"
     assert f"client 1 ({MAC}) and gateway 3 both show the MAC {MAC}" in found.notice.reason
     assert "bridge" in found.hint
-    assert "softlan kick" in found.hint
+    assert "softlan admin kick" in found.hint
     assert found.tell == (1, 3)
     gone = put_into_words(Said("mac-settled", [1, 3]), PRESENT)
     assert (gone.key, gone.notice.over, gone.hint, gone.event) == (found.key, True, None, "room.calm")

@@ -105,7 +105,8 @@ def _hint(kind: str, peers: tuple[int, ...], present: Mapping[int, PeerFacts]) -
     if kind == "mac-conflict":
         return (
             "if the MAC is the client's by right, its machine stands on that LAN too: take the softlan adapter out of any bridge; if it"
-            " is a machine's on the LAN, the client has taken it, by mistake or to read what is for that machine: `softlan kick`"
+            " is a machine's on the LAN, the client has taken it, by mistake or to read what is for that machine, and the relay's"
+            " operator can send it away: `softlan admin kick ROOM PEER`"
         )
     if kind == "table-full":
         return "a machine on that LAN makes addresses up, or the LAN is very large"
