@@ -15,7 +15,7 @@ use std::{
 };
 
 use common::{
-    Namespace, frames, in_namespace, ip,
+    Namespace, frames, in_namespace, ip, skip,
     traffic::{STREAM, cable, runtime, tcp_both_ways},
     try_ip, without,
 };
