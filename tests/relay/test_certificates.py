@@ -7,6 +7,7 @@ import logging
 import os
 import ssl
 import stat
+import sys
 
 import pytest
 from cryptography import x509
@@ -190,7 +191,7 @@ def test_a_chain_and_its_key(tmp_path):
     assert loaded.pin == own.pin
 
 
-@pytest.mark.skipif(os.name == "nt", reason="modes are POSIX's")
+@pytest.mark.skipif(sys.platform == "win32", reason="modes are POSIX's")
 def test_a_key_that_everybody_can_read_is_told(tmp_path, caplog):
     certificate_path, key_path = write_pem(tmp_path, make_dev_certificate(NAME))
     for mode, told in ((0o600, False), (0o640, False), (0o644, True)):
