@@ -6,7 +6,6 @@ import socket
 import stat
 import struct
 import sys
-from pathlib import Path
 
 import msgspec
 import pytest
