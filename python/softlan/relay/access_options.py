@@ -114,6 +114,6 @@ access_options = grouped(
     count_option(
         "--misbehaved-per-minute",
         _DEFAULTS.misbehaved_per_minute,
-        "Peers of one address disconnected a minute for what they sent; then nobody of it joins for a while.",
+        "Peers of one address disconnected a minute for what they sent, before newcomers of it must wait.",
     ),
 )
