@@ -117,11 +117,8 @@ impl EgressQueue {
             flow.listed.then_some(flow.waiting.len() as u32)
         });
         let flow = &mut self.flows[at];
-        let is_to_copy = match datagram.len() {
-            ..SMALL => self.bytes > LONG_QUEUE,
-            ..MIDDLING => self.bytes > STANDING_QUEUE,
-            _ => false,
-        };
+        let is_to_copy = self.bytes > LONG_QUEUE && datagram.len() < SMALL
+            || self.bytes > STANDING_QUEUE && datagram.len() < MIDDLING;
         let datagram = if is_to_copy { Bytes::copy_from_slice(&datagram) } else { datagram };
         self.bytes += cost(&datagram);
         flow.bytes += cost(&datagram);
