@@ -1,4 +1,4 @@
-"""How a softlan program ends where standard streams are missing: closed by a shell, or never there, as with pythonw."""
+"""How a softlan program ends where standard streams are missing (closed by a shell, or never there, as with pythonw) or cannot be written."""
 
 from __future__ import annotations
 
@@ -40,3 +40,12 @@ def test_a_doctor_whom_nobody_hears_judges_all_the_same(closed: str, tmp_path: P
     heard = without("", "doctor", "--identity", str(tmp_path / "identity.json"))
     ended = without(closed, "doctor", "--identity", str(tmp_path / "identity.json"))
     assert (ended.returncode, "Traceback" in ended.stderr) == (heard.returncode, False), ended.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has /dev/full for certain")
+def test_a_full_disk_under_the_output_is_told_in_words() -> None:
+    ended = without(">/dev/full", "status", "--json")
+    assert (ended.returncode, ended.stderr) == (
+        1,
+        "error: the output cannot be written: No space left on device\n",
+    )

@@ -7,6 +7,7 @@ The core hands results to asyncio from threads of its own. One that does so whil
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import sys
@@ -28,8 +29,12 @@ def run_program(command: click.Command, **context: Any) -> NoReturn:
         if isinstance(end.code, str):
             print(end.code, file=sys.stderr)
         status = end.code if isinstance(end.code, int) else int(end.code is not None)
-    except BaseException as error:  # as the interpreter itself would show it
-        sys.excepthook(type(error), error, error.__traceback__)
+    except BaseException as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            # What softlan itself keeps in files is told where that is done: this is what it says.
+            print(f"error: the output cannot be written: {error.strerror}", file=sys.stderr)
+        else:  # as the interpreter itself would show it
+            sys.excepthook(type(error), error, error.__traceback__)
         status = 1
     logging.shutdown()
     for stream in (sys.stdout, sys.stderr):
