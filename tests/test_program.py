@@ -1,4 +1,4 @@
-"""How a softlan program ends where standard streams are missing (closed by a shell, or never there, as with pythonw) or cannot be written."""
+"""How a softlan program ends where standard streams are missing (closed by a shell, or not there, as with pythonw) or cannot be written."""
 
 from __future__ import annotations
 
