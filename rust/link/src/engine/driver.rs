@@ -220,8 +220,7 @@ impl Driver {
             let Some(link) = core.link(handle) else { continue };
             if link.state().is_forgotten(now) {
                 core.endpoint.handle_event(ConnectionHandle(handle), EndpointEvent::drained());
-                core.remove(handle);
-                self.door.leave(handle, &self.engine.door);
+                self.engine.forget(&mut core, &mut self.door, handle);
                 continue;
             }
             link.state().proto.handle_timeout(now);
@@ -229,9 +228,6 @@ impl Driver {
             if self.door.give_up(now, handle, &self.engine.door) {
                 too_slow.push(link.clone());
             }
-        }
-        if core.open == 0 {
-            self.engine.idle.notify_waiters();
         }
         drop(core);
         for link in too_slow {
@@ -312,8 +308,8 @@ impl Driver {
             if state.is_gone() {
                 return false;
             }
-            if state.is_newly_plugged() {
-                // What came before that waits, and nothing else may come for a while.
+            if state.has_early() {
+                // Nothing else may come for a while.
                 drop(state);
                 self.take_in_of(link);
                 state = link.state();
@@ -336,7 +332,7 @@ impl Driver {
                     break;
                 }
             }
-            state.limit_draining(Instant::now(), DRAIN_LIMIT);
+            state.limit_draining(DRAIN_LIMIT);
             while let Some(event) = state.proto.poll_endpoint_events() {
                 self.endpoint_events.push(event);
             }
@@ -376,12 +372,8 @@ impl Driver {
                 link.wake();
             }
             if drained {
-                core.remove(handle.0);
-                self.door.leave(handle.0, &self.engine.door);
+                self.engine.forget(&mut core, &mut self.door, handle.0);
             }
-        }
-        if core.open == 0 {
-            self.engine.idle.notify_waiters();
         }
     }
 }

@@ -67,8 +67,6 @@ pub(crate) struct State {
     pub(crate) control_arrived: bool,
     cable: Option<Arc<Cable>>,
     early: Vec<Bytes>,
-    /// The loop has not looked for what came early since it was plugged in.
-    newly_plugged: bool,
     control: ControlTurn,
     held_until: Option<Instant>,
     /// When it is to be forgotten although QUIC has not drained it; set once it has ended.
@@ -151,15 +149,15 @@ impl State {
         self.proto.poll_timeout().into_iter().chain(self.held_until).chain(self.forget_at).min()
     }
 
-    /// Whether it has been plugged in since this was last asked.
-    pub(super) fn is_newly_plugged(&mut self) -> bool {
-        std::mem::take(&mut self.newly_plugged)
+    /// Whether what came early waits although it is plugged in by now. Its sink is there before its cable is.
+    pub(super) fn has_early(&self) -> bool {
+        self.cable.is_some() && !self.early.is_empty()
     }
 
     /// A connection that has ended is given `limit` from now on to drain, if it has not been given that before.
-    pub(super) fn limit_draining(&mut self, now: Instant, limit: Duration) {
+    pub(super) fn limit_draining(&mut self, limit: Duration) {
         if self.ended.is_some() {
-            self.forget_at.get_or_insert(now + limit);
+            self.forget_at.get_or_insert_with(|| Instant::now() + limit);
         }
     }
 
@@ -228,7 +226,6 @@ impl Link {
             control_arrived: false,
             cable: None,
             early: Vec::new(),
-            newly_plugged: false,
             control: ControlTurn::default(),
             held_until: None,
             forget_at: None,
@@ -285,7 +282,6 @@ impl Link {
             } else {
                 cable.close();
             }
-            state.newly_plugged = true;
         }
         self.wake();
     }

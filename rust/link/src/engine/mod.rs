@@ -25,7 +25,7 @@ use bytes::Bytes;
 use quinn_proto::{ClientConfig, ConnectError, Connection, ConnectionHandle, ServerConfig, VarInt};
 use tokio::sync::Notify;
 
-use door::DoorCounters;
+use door::{Door, DoorCounters};
 use link::Link;
 
 /// An endpoint's state, shared between the loop and the control plane.
@@ -97,6 +97,15 @@ impl Engine {
     pub(crate) fn core(&self) -> MutexGuard<'_, Core> {
         // Every change of it is complete before anything that could panic.
         self.core.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Lets a connection go that QUIC needs no more, or that it is to need no more.
+    fn forget(&self, core: &mut Core, door: &mut Door, handle: usize) {
+        core.remove(handle);
+        door.leave(handle, &self.door);
+        if core.open == 0 {
+            self.idle.notify_waiters();
+        }
     }
 
     /// Uses another server configuration from now on.
