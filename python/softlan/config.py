@@ -80,6 +80,11 @@ class HostPort:
     host: str
     port: int
 
+    @property
+    def name(self) -> str:
+        """What its certificate is for: the host without a zone, which is this machine's name for a line (RFC 4007 section 11)."""
+        return self.host.partition("%")[0]
+
     def __str__(self) -> str:
         """Print it as it may be typed."""
         return _join(self.host, self.port)

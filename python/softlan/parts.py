@@ -205,9 +205,7 @@ def session_config(
         ConfigError: the certificate or key file cannot be read, or options that were given in the same place exclude each other.
 
     """
-    name = (
-        server_name or relay.host.partition("%")[0]
-    )  # A zone is this machine's name for a line, and in no certificate.
+    name = server_name or relay.name
     if pins and relay_ca_cert is not None:
         match outranked("pins", "relay_ca_cert"):
             case "pins":

@@ -7,16 +7,20 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 
 from softlan.relay.certificates import make_dev_certificate
+from softlan.relay.rules import OPEN_RULES, Rules
 from softlan.relay.server import Relay, RelayConfig
+from softlan.relay.state import RelayState
 
 NAME = "lanparty-relay.local"
 SHOWN = make_dev_certificate(NAME)
 
 
 @contextlib.asynccontextmanager
-async def serving(config: RelayConfig) -> AsyncIterator[Relay]:
+async def serving(
+    config: RelayConfig, rules: Rules = OPEN_RULES, state: RelayState | None = None
+) -> AsyncIterator[Relay]:
     """A relay that shows `SHOWN` and serves until the end."""
-    made = Relay.start(config, SHOWN)
+    made = Relay.start(config, SHOWN, rules, state)
     task = asyncio.create_task(made.serve())
     try:
         yield made

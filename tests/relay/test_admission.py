@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from serving import NAME, SHOWN, until
+from serving import NAME, SHOWN, serving, until
 
 from softlan._core import Endpoint, Mac, TransportSettings
 from softlan.client import Session
@@ -40,13 +40,10 @@ async def keeping(
     """A relay with a state directory; without rules it takes invites alone."""
     state = RelayState.open(directory)
     config = RelayConfig(listen="127.0.0.1:0", gate=gate or GateLimits())
-    relay = Relay.start(config, SHOWN, rules or Rules(), state)
-    serving = asyncio.create_task(relay.serve())
     try:
-        yield relay
+        async with serving(config, rules or Rules(), state) as relay:
+            yield relay
     finally:
-        await relay.close()
-        await asyncio.gather(serving, return_exceptions=True)
         state.close()
 
 
@@ -235,10 +232,10 @@ async def test_a_relay_that_ends_by_itself_says_so(tmp_path: Path) -> None:
         def stopping(self) -> None: ...
 
     async with keeping(tmp_path) as relay:
-        serving = asyncio.create_task(cli._serve(relay, Service(), asyncio.Event(), 0))  # type: ignore[arg-type]
+        ending = asyncio.create_task(cli._serve(relay, Service(), asyncio.Event(), 0))  # type: ignore[arg-type]
         await asyncio.sleep(0.1)
         # Its data plane is gone: nobody is accepted any more.
         await relay._endpoint.close(0, "")
         relay._endpoint.stop()
         with pytest.raises(SoftlanError, match="ended by itself"):
-            await asyncio.wait_for(serving, 15)
+            await asyncio.wait_for(ending, 15)

@@ -158,9 +158,8 @@ def make_join(platform: str) -> click.Command:
     options = [copy.copy(o) for o in client.params if o.name not in ("link", "self_test")]
     for option in options:
         if isinstance(option, click.Option) and option.name == "invite":
-            option.hidden = (
-                True  # It is there for the file that `softlan client` reads too, which may hold one.
-            )
+            # It is there for the file that `softlan client` reads too, which may hold one.
+            option.hidden = True
     if platform == "win32":
         next(o for o in options if o.name == "mac_policy").default = MacPolicy.ADOPT.value
     return PartCommand(

@@ -117,7 +117,7 @@ class Session:
             raise ConfigError(f"name: up to {_MAX_NAME} printable characters")
         if not 1 <= queue <= 1 << 20:
             raise ConfigError(f"queue: {queue} is not from 1 to {1 << 20} frames")
-        code, server = parse_room(room), server_name or where.host.partition("%")[0]
+        code, server = parse_room(room), server_name or where.name
         config = SessionConfig(
             relay=where,
             server_name=server,

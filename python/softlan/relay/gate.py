@@ -118,17 +118,18 @@ class Gate:
         # Once for those whom it refuses at once, and once more for what an operator says while a hello waits.
         if (refusal := self._banned(hello, connection)) is not None:
             return refusal
-        rules, used_before = None, len(self.state.used.used)
+        rules = None
         while rules is not self.rules:
             rules = self.rules
             secrets = await self._secrets_for(rules, hello)
             if rules is not self.rules:
                 continue
+            # Counted here and not before it waited: others may have used invites of theirs meanwhile.
+            used_before = len(self.state.used.used)
             refusal = self._judge_key(hello, connection, line, secrets)
             if len(self.state.used.used) != used_before:
                 # Before the peer is let in: an invite that was used must not be good again after a crash.
                 await on_disk(self.state.save_used(time.time()), USED_WITHIN_S)
-                used_before = len(self.state.used.used)
         return refusal or self._banned(hello, connection)
 
     def _judge_key(

@@ -431,10 +431,10 @@ class Relay:
                     return self._welcome(admission, hello, channel)
                 except BaseException:
                     # Without this its place would be taken for good.
-                    half_in = self._peers.pop(connection.id, None)
-                    if half_in is not None:
-                        self._unplug(half_in)
-                    self._vacate(connection.id, Code.INTERNAL_ERROR)
+                    if (half_in := self._peers.get(connection.id)) is not None:
+                        self._take_leave(half_in, Code.INTERNAL_ERROR)
+                    else:
+                        self._vacate(connection.id, Code.INTERNAL_ERROR)
                     raise
 
     async def _reject(self, channel: ControlChannel, message: Reject, hello: Hello | None = None) -> None:

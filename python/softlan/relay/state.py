@@ -118,21 +118,16 @@ class RelayState:
         except FileNotFoundError:
             return None
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-            raise ConfigError(
-                f"{path} is broken: {error}",
-                hint="repair it, or move it away: what it held is forgotten then",
-            ) from error
+            raise _broken(path, str(error)) from error
 
     def _read_bans(self) -> list[Ban]:
+        assert self.directory is not None
         bans = []
         for number, ban in enumerate(self._read(_BANS, list[Ban]) or (), 1):
             try:
                 bans.append(checked(ban))
             except ConfigError as error:
-                raise ConfigError(
-                    f"{self.directory}/{_BANS} is broken: ban {number}: {error}",
-                    hint="repair it, or move it away: what it held is forgotten then",
-                ) from error
+                raise _broken(self.directory / _BANS, f"ban {number}: {error}") from error
         return bans
 
     def _write(self, name: str, content: Any) -> Future[None]:
@@ -141,6 +136,11 @@ class RelayState:
         nothing: Future[None] = Future()
         nothing.set_result(None)
         return nothing
+
+
+def _broken(path: Path, problem: str) -> ConfigError:
+    hint = "repair it, or move it away: what it held is forgotten then"
+    return ConfigError(f"{path} is broken: {problem}", hint=hint)
 
 
 def _tell_failed(path: Path, error: OSError) -> None:
