@@ -21,7 +21,7 @@ from softlan.control.keys import Claim, Passphrase, RoomKey, issue, parse_key
 from softlan.control.messages import Hello, Reject, Role, Welcome, decode_answer
 from softlan.control.stream import encode_frame
 from softlan.errors import SoftlanError
-from softlan.relay import cli
+from softlan.relay import access, cli
 from softlan.relay.bans import Ban
 from softlan.relay.gate import GateLimits
 from softlan.relay.limits import Rate
@@ -119,6 +119,22 @@ async def test_a_hello_whose_peer_has_gone_takes_nobodys_place(
         await until(lambda: sum(relay.gate._connections._counts.values()) == 1)
         assert not second.connection.ended
         assert relay.peer_count == 1
+
+
+async def test_an_invite_that_takes_a_forgotten_ones_place_is_on_the_disk_before_its_peer_is_in(
+    tmp_path: Path, call: Callable[[Relay], Caller], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(access, "MAX_USED", 1)
+    async with keeping(tmp_path) as relay:
+        used = relay.gate.state.used
+        used.use("over", int(time.time()) - 1, "ben", time.time())
+        with slow_disk(relay):
+            channel = await call(relay).hello("R", invite(relay))
+            await until(lambda: "over" not in used.used)
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(channel.receive(), 0.5)
+        assert len(used.used) == 1
+        await until(lambda: relay.peer_count == 1)
 
 
 async def test_a_ban_holds_for_a_hello_that_waits(tmp_path: Path, call: Callable[[Relay], Caller]) -> None:

@@ -30,6 +30,8 @@ class UsedInvites:
     def __init__(self, used: Mapping[str, tuple[int, str]] | None = None) -> None:
         self.used: dict[str, tuple[int, str]] = dict(used or {})
         """By invite id: when it expires, in seconds since 1970, and the fingerprint of who used it."""
+        self.taken = 0
+        """How many were taken note of, those forgotten since included."""
 
     def use(self, invite_id: str, expires: int, who: str, now: float) -> bool:
         """Take note of a use; False when another used it, or when no more can be remembered."""
@@ -42,6 +44,7 @@ class UsedInvites:
         if len(self.used) >= MAX_USED:
             return False
         self.used[invite_id] = (expires, who)
+        self.taken += 1
         return True
 
     def prune(self, now: float) -> None:

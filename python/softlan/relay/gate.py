@@ -125,9 +125,9 @@ class Gate:
             if rules is not self.rules:
                 continue
             # Counted here and not before it waited: others may have used invites of theirs meanwhile.
-            used_before = len(self.state.used.used)
+            taken_before = self.state.used.taken
             refusal = self._judge_key(hello, connection, line, secrets)
-            if len(self.state.used.used) != used_before:
+            if self.state.used.taken != taken_before:
                 # Before the peer is let in: an invite that was used must not be good again after a crash.
                 await on_disk(self.state.save_used(time.time()), USED_WITHIN_S)
         return refusal or self._banned(hello, connection)

@@ -62,7 +62,6 @@ _FAREWELL_S = 0.6
 _REJECT_LINGER_S = 1.0
 """How long a rejected peer has to take its reject before the connection is closed."""
 
-
 _HEALTHY_WITHIN_S = 1.0
 """How soon a data plane that is well does an errand, however busy it is."""
 

@@ -82,8 +82,26 @@ struct Suspicion {
 }
 
 impl Suspicion {
+    /// One without any evidence yet.
+    fn new(peers: (PeerId, PeerId), now: Duration) -> Self {
+        Self {
+            peers,
+            evidence: 0,
+            last: now,
+            is_mutual: false,
+            returned: (false, false),
+            copies: 0,
+            is_told: false,
+        }
+    }
+
     fn has(&self, peer: PeerId) -> bool {
         self.peers.0 == peer || self.peers.1 == peer
+    }
+
+    /// Whether there has been no evidence for so long that it is to be forgotten.
+    fn is_over(&self, now: Duration) -> bool {
+        now.saturating_sub(self.last) >= if self.is_told { QUIET } else { HOLD }
     }
 
     /// Whether there is more against a peer than that another one has brought its frames back.
@@ -247,7 +265,7 @@ impl Loops {
         let known = self
             .suspicions
             .iter()
-            .find(|known| known.is_mutual && known.has(returner) && now.saturating_sub(known.last) < QUIET);
+            .find(|known| known.is_mutual && known.has(returner) && !known.is_over(now));
         if let Some(known) = known {
             let peers = known.peers;
             self.suspect(now, peers, source, None, events);
@@ -286,8 +304,8 @@ impl Loops {
             }
         }
         let Some(suspicion) = self.suspicion(now, peers) else { return };
-        if now.saturating_sub(suspicion.last) >= HOLD && !suspicion.is_told {
-            (suspicion.evidence, suspicion.copies, suspicion.returned) = (0, 0, (false, false));
+        if suspicion.is_over(now) && !suspicion.is_told {
+            *suspicion = Suspicion::new(peers, now);
         }
         suspicion.evidence = suspicion.evidence.saturating_add(1);
         suspicion.copies = suspicion.copies.saturating_add(COPIES);
@@ -339,12 +357,11 @@ impl Loops {
     /// Forgets what has been quiet for long enough.
     pub(crate) fn settle(&mut self, now: Duration, events: &mut EventQueue) {
         self.suspicions.retain(|known| {
-            let silence = now.saturating_sub(known.last);
-            let is_kept = silence < if known.is_told { QUIET } else { HOLD };
-            if !is_kept && known.is_told {
+            let is_over = known.is_over(now);
+            if is_over && known.is_told {
                 events.push(SwitchEvent::LoopGone { peers: known.peers });
             }
-            is_kept
+            !is_over
         });
         self.block();
     }
@@ -403,15 +420,7 @@ impl Loops {
                     let (oldest, _) = untold.min_by_key(|(_, known)| known.last)?;
                     self.suspicions.swap_remove(oldest);
                 }
-                self.suspicions.push(Suspicion {
-                    peers,
-                    evidence: 0,
-                    last: now,
-                    is_mutual: false,
-                    returned: (false, false),
-                    copies: 0,
-                    is_told: false,
-                });
+                self.suspicions.push(Suspicion::new(peers, now));
                 self.suspicions.len() - 1
             }
         };

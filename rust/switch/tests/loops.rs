@@ -341,6 +341,22 @@ fn one_copy_now_and_then_costs_a_game_that_repeats_itself_a_frame_or_two() {
     assert_eq!(world.told(), [(ANN, BOB, false)]);
 }
 
+/// One frame that both brought says nothing any more of who returns frames a while later, however seldom the room is looked after.
+#[test]
+fn what_was_known_of_two_is_forgotten_as_a_whole() {
+    let mut world = World::new(&[]);
+    let start = world.now;
+    let said = frame(PRINTER, Mac::BROADCAST, 0x0800, 1);
+    world.uplink.extend([(start, ANN, said.clone()), (start, BOB, said)]);
+    for mark in 0..5 {
+        let at = start + Duration::from_secs(11) + STEP * mark;
+        let said = frame(own(BOB), Mac::BROADCAST, 0x0800, mark);
+        world.uplink.extend([(at, BOB, said.clone()), (at, ANN, said)]);
+    }
+    world.run(Duration::from_secs(15));
+    assert_eq!(world.told(), []);
+}
+
 #[test]
 fn padding_on_the_way_makes_no_other_frame() {
     let mut world = World::new(&[]);
