@@ -114,6 +114,15 @@ class _Peer:
     reported: dict[str, int] = field(default_factory=dict)
 
 
+@dataclass(slots=True)
+class _Switch:
+    """What moves the frames of a room that somebody is in, and what it finds wrong at present."""
+
+    core: Room
+    troubles: dict[tuple[str, tuple[int, ...]], str] = field(default_factory=dict)
+    watch: asyncio.Task[None] | None = None
+
+
 class Relay:
     """A running relay, from `start` to `close`."""
 
@@ -128,9 +137,7 @@ class Relay:
         self.gate = Gate(config.gate, rules, state)
         self._endpoint = endpoint
         self._rooms: Rooms[int] = Rooms(config.policy)
-        self._switches: dict[str, Room] = {}
-        self._room_watches: dict[str, asyncio.Task[None]] = {}
-        self._troubles: dict[str, dict[tuple[str, tuple[int, ...]], str]] = {}
+        self._switches: dict[str, _Switch] = {}
         self._peers: dict[int, _Peer] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._frame_log = FrameLog(config.frame_log, sample=config.frame_log_sample)
@@ -256,12 +263,13 @@ class Relay:
         rooms = []
         for room in self._rooms:
             peers = [self._peers[c] for c in room.members if c in self._peers]
+            switch = self._switches.get(room.code)
             rooms.append(
                 {
                     "code": room.code,
                     "tap_mtu": room.tap_mtu,
                     "gateway": room.gateway is not None,
-                    "troubles": list(self._troubles.get(room.code, {}).values()),
+                    "troubles": [] if switch is None else list(switch.troubles.values()),
                     "peers": [self._peer_snapshot(peer) for peer in peers],
                 }
             )
@@ -420,7 +428,7 @@ class Relay:
             )
             return None
         switch = self._switches.get(hello.room)
-        mac_is_on_lan = switch is not None and hello.mac is not None and switch.is_on_lan(hello.mac)
+        mac_is_on_lan = switch is not None and hello.mac is not None and switch.core.is_on_lan(hello.mac)
         match self._rooms.admit(hello, connection.id, max_peers=rule.max_peers, mac_is_on_lan=mac_is_on_lan):
             case Rejection(message):
                 await self._reject(channel, message, hello)
@@ -477,7 +485,7 @@ class Relay:
             "limit_unknown": config.limit_unknown,
             **self.gate.rules.of(admission.room).limits,
         }
-        plugged = self._switches[admission.room].plug(
+        plugged = self._switches[admission.room].core.plug(
             connection,
             admission.peer_id,
             mac=hello.mac,
@@ -629,28 +637,26 @@ class Relay:
     # What the switches tell -------------------------------------------------------------------------------------------
 
     def _open_room(self, code: str) -> None:
-        room = Room(
+        core = Room(
             code,
             self._frame_log,
             filters_off=list(self.config.filters_off),
             limit_storm=_times(self.config.limit_storm, ROOM_STORM),
         )
-        self._switches[code] = room
-        self._room_watches[code] = self._spawn(self._watch_room(code, room))
+        switch = self._switches[code] = _Switch(core)
+        switch.watch = self._spawn(self._watch_room(code, switch))
 
     def _close_room(self, code: str) -> None:
         # One that could not be opened has no switch.
-        self._switches.pop(code, None)
-        self._troubles.pop(code, None)
-        if (watch := self._room_watches.pop(code, None)) is not None:
-            watch.cancel()
+        switch = self._switches.pop(code, None)
+        if switch is not None and switch.watch is not None:
+            switch.watch.cancel()
         log_event(logger, Event.ROOM_CLOSED, f"room {code} is empty and closed", room=code)
 
-    async def _watch_room(self, code: str, switch: Room) -> None:
+    async def _watch_room(self, code: str, switch: _Switch) -> None:
         """Log what the room's switch finds wrong, and tell the peers concerned."""
-        troubles = self._troubles.setdefault(code, {})
         while True:
-            events = await switch.next_events()
+            events = await switch.core.next_events()
             here = {p.member.peer_id: p for p in self._peers.values() if p.member.room == code}
             for event in events:
                 trouble = put_into_words(event, {peer: here[peer].member.facts for peer in here})
@@ -664,9 +670,9 @@ class Relay:
                     **({} if trouble.hint is None else {"hint": trouble.hint}),
                 )
                 if trouble.notice.over:
-                    troubles.pop(trouble.key, None)
+                    switch.troubles.pop(trouble.key, None)
                 else:
-                    troubles[trouble.key] = trouble.notice.reason
+                    switch.troubles[trouble.key] = trouble.notice.reason
                 for peer in trouble.tell:
                     if peer in here:
                         here[peer].channel.post(trouble.notice)
