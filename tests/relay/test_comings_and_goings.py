@@ -25,8 +25,8 @@ pytestmark = [
 ]
 
 SETTLED, REST = 1000, 1000
-"""The first so many fill caches and pools; of the rest each may cost less than a KiB. So many, because the resident size of the same memory in use
-differs by 0.4 MiB from moment to moment."""
+"""The first so many fill caches and pools; of the rest each may cost less than a KiB. So many, because the resident size of the same memory
+in use differs by 0.4 MiB from moment to moment."""
 
 
 def listening(log: Path) -> str | None:

@@ -80,15 +80,20 @@ class ServerCertificate:
         return public_key_pin(self.leaf)
 
 
-def make_dev_certificate(name: str, *, now: datetime.datetime | None = None) -> ServerCertificate:
-    """Make a self-signed certificate for one DNS name or IP address, and its key (ECDSA on P-256).
+def make_dev_certificate(
+    name: str,
+    *,
+    key: ec.EllipticCurvePrivateKey | None = None,
+    now: datetime.datetime | None = None,
+) -> ServerCertificate:
+    """Make a self-signed certificate for one DNS name or IP address, and its key (ECDSA on P-256) if none is given.
 
     Raises ConfigError: `name` is no name a certificate can carry.
     """
     name = _canonical(name)
     alternative = _general_name(name)
     moment = _utc(now)
-    key = ec.generate_private_key(ec.SECP256R1())
+    key = key or ec.generate_private_key(ec.SECP256R1())
     common_name = name if len(name) <= _MAX_COMMON_NAME else "softlan relay"
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
     certificate = (
@@ -112,19 +117,22 @@ def make_dev_certificate(name: str, *, now: datetime.datetime | None = None) -> 
 def kept_dev_certificate(path: Path, name: str, *, now: datetime.datetime | None = None) -> ServerCertificate:
     """Load the dev certificate kept in `path`, so that peers' pins survive a restart; make it when needed.
 
-    It is made anew, with a log line, when the file is not there or is for another name. One that has expired is kept, with a
-    warning: it may be this machine's clock that is wrong, and another certificate would end every pin for good. Raises
+    It is made anew, with a log line, when the file is not there; and with the same key when it is for another name, since pins
+    are of the key. One that has expired is kept, with a warning: it may be this machine's clock that is wrong. Raises
     ConfigError when the file cannot be read or written, or holds something else; it is then left alone.
     """
     moment = _utc(now)
+    key = None
     if path.exists():
         kept = load_certificate(path, path, now=moment)
         if _canonical(name) in map(_canonical, kept.names):
             return kept
         why = f"the kept one is for {', '.join(kept.names) or 'no name'}"
+        former = load_der_private_key(kept.key, password=None)
+        key = former if isinstance(former, ec.EllipticCurvePrivateKey) else None
     else:
         why = "none was kept"
-    made = make_dev_certificate(name, now=moment)
+    made = make_dev_certificate(name, key=key, now=moment)
     try:
         write_atomically(path, _pem(made), mode=0o600)
     except OSError as error:
