@@ -10,7 +10,6 @@ import math
 import random
 import sys
 import time
-from collections import Counter
 from typing import Any
 
 from softlan._core import COUNTER_NAMES
@@ -118,8 +117,8 @@ class Synthetic:
 
     def numbers(self) -> Numbers:
         ledger = Ledger(self.rooms)
-        ledger.admitted, ledger.rejected = 241, Counter({Code.ROOM_FULL: 3})
-        numbers = ledger.open()
+        ledger.admitted = 241
+        numbers = ledger.open({Code.ROOM_FULL: 3})
         for code, peers in self.members.items():
             told = numbers.rooms[code]
             told.rooms += 1

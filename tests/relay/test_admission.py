@@ -239,6 +239,7 @@ async def test_a_peer_that_is_sent_away_is_counted_once(tmp_path: Path) -> None:
         relay.send_away(peer.member, Code.KICKED, "enough")
         assert relay._peers, "it has not left yet"
         assert relay.numbers().rooms["R"].counters == counted
+        assert relay.numbers().turned_away == {Code.KICKED: 1}
 
 
 async def test_a_relay_that_ends_by_itself_says_so(tmp_path: Path) -> None:

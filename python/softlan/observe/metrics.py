@@ -71,9 +71,9 @@ class _RelayCollector(Collector):
         yield _counter("softlan_admissions", "Peers let in.", [], [((), numbers.admitted)])
         yield _counter(
             "softlan_rejections",
-            "Peers sent away, by the code they were told.",
+            "Peers turned away or thrown out, by the code they were told.",
             ["code"],
-            [((code.value,), numbers.rejected.get(code, 0)) for code in Code],
+            [((code.value,), numbers.turned_away.get(code, 0)) for code in Code],
         )
         handshakes = numbers.handshakes
         yield _counter(

@@ -20,7 +20,7 @@ from typing import Annotated, Any, TypeAlias
 import msgspec
 from msgspec import Meta, Struct
 
-from softlan.config import parse_room
+from softlan.config import MAX_INVITE_S, parse_room
 from softlan.control.codes import Code
 from softlan.control.fields import Role
 from softlan.control.keys import issue
@@ -54,8 +54,6 @@ MAX_REQUEST = 4096
 TIMEOUT_S = 2.0
 SAVED_WITHIN_S = 1.0
 """How long an answer waits for a disk that takes its time. What was asked for holds all the same."""
-
-MAX_INVITE_S = 366 * 86400.0
 
 
 class _Asked(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="ask"):

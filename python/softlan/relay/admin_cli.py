@@ -11,7 +11,7 @@ from typing import Any
 import click
 import msgspec
 
-from softlan.config import ROOM, SECONDS, option_type
+from softlan.config import INVITE_TIME, ROOM, SECONDS, option_type
 from softlan.errors import SoftlanError
 from softlan.observe.local import find_sockets
 from softlan.parts import reported
@@ -131,10 +131,10 @@ def peers(teller: _Teller, *, room: str | None) -> None:
 @click.option(
     "--expires",
     "expires_s",
-    type=SECONDS,
+    type=INVITE_TIME,
     default="24h",
     metavar="TIME",
-    help="How long it lets in, like 24h or 7d.",
+    help="How long it lets in, like 24h or 7d; 366d at most.",
 )
 @click.option("--single-use", "once", is_flag=True, help="Good for the first peer that uses it only.")
 @click.pass_obj
@@ -200,7 +200,7 @@ def _find(pid: int | None) -> Path:
     if not alive:
         raise SoftlanError(
             "no relay runs here for this user",
-            hint="run it as the relay's user: sudo -u softlan softlan admin ...",
+            hint="run it as the relay's user, or as root: sudo softlan admin ...",
         )
     numbers = ", ".join(str(one.pid) for one in alive)
     raise SoftlanError(f"several relays run here: {numbers}", hint="choose one with --pid")

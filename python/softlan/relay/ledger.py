@@ -32,21 +32,20 @@ class RoomNumbers:
 
 @dataclass(slots=True)
 class Numbers:
-    """All there is to measure of a relay, by room name; `admitted`, `rejected` and `handshakes` are since it started."""
+    """All there is to measure of a relay, by room name; `admitted`, `turned_away` and `handshakes` are since it started."""
 
     rooms: dict[str, RoomNumbers]
     admitted: int
-    rejected: Mapping[Code, int]
+    turned_away: Mapping[Code, int]
     handshakes: Mapping[str, int] = field(default_factory=dict)
     """What became of peers' first packets (`Endpoint.handshakes`)."""
 
 
 class Ledger:
-    """Counts what has gone: peers that left, and who was let in or not."""
+    """Counts what has gone: peers that left, and how many were let in."""
 
     def __init__(self, named: Iterable[str] = (), *, max_named: int = MAX_NAMED) -> None:
         self.admitted = 0
-        self.rejected: Counter[Code] = Counter()
         self._max_named = max_named
         self._gone: dict[str, Counter[str]] = {name: Counter() for name in sorted(named)[:max_named]}
 
@@ -64,7 +63,9 @@ class Ledger:
         """Keep the counters of a peer that has left."""
         self._gone[self.name(room)].update(counters)
 
-    def open(self, handshakes: Mapping[str, int] | None = None) -> Numbers:
-        """Give the numbers of what has gone, for those of what is there to be added; and what the endpoint counts."""
+    def open(
+        self, turned_away: Mapping[Code, int] | None = None, handshakes: Mapping[str, int] | None = None
+    ) -> Numbers:
+        """Give the numbers of what has gone, for those of what is there to be added; and what gate and endpoint count."""
         rooms = {name: RoomNumbers(counters=counters.copy()) for name, counters in self._gone.items()}
-        return Numbers(rooms, self.admitted, dict(self.rejected), handshakes or {})
+        return Numbers(rooms, self.admitted, dict(turned_away or {}), handshakes or {})

@@ -163,7 +163,9 @@ peer_options = grouped(
     PeerChoices,
     "peer",
     _timed("--admission-timeout", "5", "How long a peer may take for its hello."),
-    _timed("--idle-timeout", "2.5", "A peer that is silent for this long is gone."),
+    _timed(
+        "--idle-timeout", "2.5", "A peer that is silent for this long is gone; players' own limit is 2.5 s."
+    ),
     _rate("--limit-broadcast", "2mbit", "Broadcast and multicast of each client"),
     _rate("--limit-unknown", "2mbit", "Unicast of each client to unknown MACs"),
     _rate("--limit-total", "off", "Everything of each client"),

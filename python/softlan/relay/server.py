@@ -283,7 +283,7 @@ class Relay:
 
     def numbers(self) -> Numbers:
         """What metrics tell: counters by room that never go back, and how many are there now."""
-        numbers = self._ledger.open(self._endpoint.handshakes())
+        numbers = self._ledger.open(self.gate.turned_away, self._endpoint.handshakes())
         for room in self._rooms:
             numbers.rooms[self._ledger.name(room.code)].rooms += 1
         for peer in self._peers.values():
@@ -447,7 +447,6 @@ class Relay:
     async def _reject(self, channel: ControlChannel, message: Reject, hello: Hello | None = None) -> None:
         connection = channel.connection
         self.gate.turned_away[message.code] += 1
-        self._ledger.rejected[message.code] += 1
         log_event(
             logger,
             Event.HELLO_REJECTED,
