@@ -16,6 +16,7 @@ from softlan.config import (
     parse_frame_rate,
     parse_host,
     parse_host_port,
+    parse_invite_time,
     parse_listen,
     parse_rate,
     parse_room,
@@ -29,6 +30,7 @@ PARSERS = [
     parse_frame_rate,
     parse_host,
     parse_host_port,
+    parse_invite_time,
     parse_rate,
     parse_room,
     parse_seconds,
@@ -154,6 +156,13 @@ def test_seconds(text, expected):
 def test_seconds_refused(text):
     with pytest.raises(ConfigError):
         parse_seconds(text)
+
+
+def test_how_long_an_invite_may_let_in():
+    assert parse_invite_time("366d") == 366 * 86400
+    for text in ("0", "367d", "9000h"):
+        with pytest.raises(ConfigError, match=f"cannot let in for {text}: up to 366d"):
+            parse_invite_time(text)
 
 
 def test_room():

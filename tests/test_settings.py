@@ -232,15 +232,20 @@ def test_an_invite_answers_and_options_beside_it_count_more(tmp_path, monkeypatc
     told = shown("client", LINK, "--relay", "192.0.2.1:1")
     assert told["relay"] == ("192.0.2.1:1", "command line")
     assert told["room"] == ("PARTY1", "the invite")
+    # It is the same relay, by another way.
+    assert told["server-name"] == ("relay.example.org", "the invite")
+    assert shown("client", LINK, "--server-name", "other")["server-name"][0] == "other"
     # A pasted invite counts more than the environment and the file; one in the file less than the environment.
     monkeypatch.setenv("SOFTLAN_CLIENT_ROOM", "OTHER")
     assert shown("client", LINK)["room"] == ("PARTY1", "the invite")
     file = tmp_path / "client.toml"
-    file.write_text(f'invite = "{LINK}"\n')
+    file.write_text(f'invite = "{LINK}"\nserver-name = "other"\n')
     told = shown("client", "--config", str(file))
     assert told["room"] == ("OTHER", "SOFTLAN_CLIENT_ROOM")
     assert told["relay"] == ("relay.example.org:443", "the invite")
-    assert shown("client", "--config", str(file), "softlan://b.example/C")["relay"][0] == "b.example:443"
+    assert told["server-name"][0] == "other"
+    told = shown("client", "--config", str(file), "softlan://b.example/C")
+    assert (told["relay"][0], told["server-name"][0]) == ("b.example:443", "b.example")
 
 
 def test_join_reads_the_clients_file_and_the_pasted_invite_counts_more(tmp_path):

@@ -25,7 +25,9 @@ __all__ = [
     "FRAME_RATE",
     "HOST",
     "HOST_PORT",
+    "INVITE_TIME",
     "LISTEN",
+    "MAX_INVITE_S",
     "RATE",
     "ROOM",
     "SECONDS",
@@ -36,6 +38,7 @@ __all__ = [
     "parse_frame_rate",
     "parse_host",
     "parse_host_port",
+    "parse_invite_time",
     "parse_listen",
     "parse_rate",
     "parse_room",
@@ -52,6 +55,9 @@ CONGESTION_CONTROLLERS: tuple[str, ...] = get_args(Congestion)
 
 _RATE_UNITS = {"bit": 1, "kbit": 10**3, "mbit": 10**6, "gbit": 10**9}
 _TIME_UNITS = {"": 1.0, "s": 1.0, "ms": 1e-3, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+MAX_INVITE_S = 366 * 86400.0
+"""How long an invite lets in at most: what is lost or passed on is to end some day."""
+
 MAX_RATE = 10**12
 """Bits per second; the switch counts a limit in 64 bits."""
 
@@ -168,6 +174,17 @@ def parse_seconds(text: str) -> float:
     return number * _TIME_UNITS[unit]
 
 
+def parse_invite_time(text: str) -> float:
+    """Read how long an invite lets in, as `parse_seconds`: up to `MAX_INVITE_S`."""
+    seconds = parse_seconds(text)
+    if not 0 < seconds <= MAX_INVITE_S:
+        raise ConfigError(
+            f"an invite cannot let in for {text}: up to {MAX_INVITE_S / 86400:.0f}d",
+            hint="a room with a key of its own (--rooms) needs no invites that last for years",
+        )
+    return seconds
+
+
 def parse_room(text: str) -> str:
     """Read a room code, folded to upper case."""
     try:
@@ -209,6 +226,7 @@ FRAME_RATE = option_type("frames", parse_frame_rate)
 RATE = option_type("rate", parse_rate)
 ROOM = option_type("room", parse_room)
 SECONDS = option_type("seconds", parse_seconds)
+INVITE_TIME = option_type("time", parse_invite_time)
 VIRTUAL_MAC = option_type("mac", parse_virtual_mac)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from softlan.config import HOST, ROOM, SECONDS, HostPort
+from softlan.config import HOST, INVITE_TIME, ROOM, HostPort
 from softlan.errors import ConfigError, SoftlanError
 from softlan.invite import DEFAULT_PORT, Invite
 from softlan.observe.local import read_all
@@ -47,7 +47,11 @@ class _Made:
 @click.argument("room", type=ROOM, required=False)
 @click.option("--gateway", is_flag=True, help="For a gateway; for a player if not given.")
 @click.option(
-    "--expires", "expires_s", type=SECONDS, metavar="TIME", help="How long it lets in, like 24h or 7d."
+    "--expires",
+    "expires_s",
+    type=INVITE_TIME,
+    metavar="TIME",
+    help="How long it lets in, like 24h or 7d; 366d at most.",
 )
 @click.option("--single-use", "once", is_flag=True, help="Good for the first that uses it alone.")
 @click.option("--qr", is_flag=True, help="Draw it as a QR code too (extra `qr`).")

@@ -146,8 +146,9 @@ def session_options(command: F) -> F:
         ),
         click.option(
             "--server-name",
+            cls=InvitedOption,
             metavar="NAME",
-            help="The name the relay's certificate is made for; the host of --relay if not given.",
+            help="The name the relay's certificate is made for; the host of --relay, or the invite's, if not given.",
         ),
         path_option(
             "--relay-ca-cert",

@@ -136,3 +136,10 @@ async def test_who_cannot_play_does_not_spend_the_invite(
     if not enters:
         assert (found[-1].check, found[-1].grade) == (Check.ROOM, Grade.SKIPPED)
         assert "sudo" in str(found[-1].hint)
+
+
+def test_on_windows_the_doctor_is_never_who_plays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "win32")
+    says, hint = examine_module._why_another_plays(may_play=True) or ("", "")
+    assert "the adapter's MAC" in says
+    assert "sudo" not in hint

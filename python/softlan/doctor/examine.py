@@ -215,10 +215,9 @@ class _Relay:
             yield Finding(Check.ROOM, Grade.SKIPPED, "not tried, as asked")
             return
         once = visit.is_for_once(self._session)
-        if once and self._wish.identity is None and not self._may_play:
-            # The invite would be this user's for good, and root, who plays, would be refused.
-            says = "not tried: the invite is for one use, and this user is not the one who can play with it"
-            yield Finding(Check.ROOM, Grade.SKIPPED, says, "run this as you join: sudo softlan doctor")
+        if once and self._wish.identity is None and (why := _why_another_plays(may_play=self._may_play)):
+            # The invite would be the doctor's for good, and who plays would be refused.
+            yield Finding(Check.ROOM, Grade.SKIPPED, *why)
             return
         try:
             with contextlib.ExitStack() as stack:
@@ -284,6 +283,17 @@ def _as_player(session: SessionConfig, identity: Identity, *, once: bool) -> Ses
         identity = Identity(identity.mac, secrets.token_bytes(SECRET_SIZE))
     resume = identity.resume_key(session.server_name, session.room)
     return dataclasses.replace(session, mac=identity.mac, resume=resume)
+
+
+def _why_another_plays(*, may_play: bool) -> tuple[str, str] | None:
+    """Say, with what to do, why who plays here is somebody else to a relay than the doctor; None: it is the same."""
+    if sys.platform == "win32":
+        says = "not tried: the invite is for one use, and softlan join plays with the adapter's MAC, not with the identity's"
+        return says, "join: what is wrong with the room is said there"
+    if not may_play:
+        says = "not tried: the invite is for one use, and this user is not the one who can play with it"
+        return says, "run this as you join: sudo softlan doctor"
+    return None
 
 
 def _place(address: str) -> tuple[str, int]:
