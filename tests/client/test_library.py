@@ -140,6 +140,23 @@ async def test_what_nobody_reads_is_counted(relay):
         assert len(await anext(ben.batches())) == 4
 
 
+async def test_who_stops_reading_goes_on_where_it_stopped(relay):
+    async with join(relay) as ann, join(relay) as ben:
+        await until(lambda: ann.peers)
+        sent = [frame(ann, payload=bytes([number])) for number in range(20)]
+        for one in sent:
+            await ann.send(one)
+        await until(lambda: ben.counters()["frames_received"] == 20)
+        assert [await first(ben) for _ in range(3)] == sent[:3]
+        read = []
+        async with asyncio.timeout(10):
+            async for batch in ben.batches():
+                read += batch
+                if len(read) == 17:
+                    break
+        assert read == sent[3:]
+
+
 async def test_a_full_queue_is_waited_for(relay):
     async with join(relay, queue=1) as ann, join(relay) as ben:
         await until(lambda: ann.peers)

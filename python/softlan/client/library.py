@@ -15,6 +15,7 @@ import functools
 import logging
 import os
 import secrets
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,9 @@ logger = logging.getLogger(__name__)
 _MAX_NAME = 32
 """Characters; the control protocol has 64 for it and softlan's own version."""
 
+_BATCH = 256
+"""Frames; a device gives no more at once (BATCH in rust/python/src/devices/memory.rs)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Peer:
@@ -58,6 +62,7 @@ class Session:
         self.room: str = config.room
         self._config = config
         self._device = MemoryDevice(capacity=queue)
+        self._ahead: deque[bytes] = deque()  # taken out of the device, and not yet given to a reader
         self._peers: dict[int, Peer] = {}
         self._inner: RelaySession | None = None
         self._bridge: Bridge | None = None
@@ -241,21 +246,26 @@ class Session:
 
     async def batches(self) -> AsyncIterator[list[bytes]]:
         """Give the frames that came since the last batch, one at least, 256 at most; see `frames`."""
-        while batch := await self._device.receive():
-            yield batch
-        if self._failure is not None:
-            raise self._failure
+        while await self._are_there_frames():
+            yield [self._ahead.popleft() for _ in range(min(len(self._ahead), _BATCH))]
 
     async def frames(self) -> AsyncIterator[bytes]:
-        """Give each frame as it comes, until the session is left. Of several readers each gets a part.
+        """Give each frame as it comes, until the session is left. Of several readers, or one that begins anew, each gets a part.
 
         Raises:
             SoftlanError: the session has ended for good, and why (the relay said no to coming back).
 
         """
-        async for batch in self.batches():
-            for frame in batch:
-                yield frame
+        while self._ahead or await self._are_there_frames():
+            yield self._ahead.popleft()
+
+    async def _are_there_frames(self) -> bool:
+        """Wait until frames are `_ahead`; there are none at the end. Raises SoftlanError: why it is the end."""
+        if not self._ahead:
+            self._ahead.extend(await self._device.receive())
+        if not self._ahead and self._failure is not None:
+            raise self._failure
+        return bool(self._ahead)
 
 
 class _Handler:
