@@ -29,7 +29,12 @@ from softlan.control.keys import parse_key
 from softlan.control.messages import PeerFacts, PeerJoined, PeerLeft, Role, Welcome
 from softlan.errors import ConfigError, SoftlanError
 from softlan.invite import parse_invite
-from softlan.trust import load_trusted_certificates, parse_pin, system_trusted_certificates
+from softlan.trust import (
+    load_trusted_certificates,
+    parse_pin,
+    read_trusted_certificates,
+    system_trusted_certificates,
+)
 
 __all__ = ["Peer", "Session"]
 
@@ -90,13 +95,13 @@ class Session:
 
         `invite` is the line a player is given, softlan://...; what is given besides counts more than what it says, as with
         `softlan join`. `relay` is `host:port`. `pins` are pins of the relay's public key, any of which will do. `key` is the room's key
-        or an invite's. `certificate` is the relay's, or its authority's: a file (DER or PEM), or DER bytes; with neither pin nor
-        certificate the system's authorities are trusted. `server_name` is the name the certificate is for, the relay's host if not
-        given. `mac` is a random one if not given. `name` is what the relay's operator sees this program called, up to 32 characters.
-        `queue` is how many frames wait each way; frames that come while it is full are dropped, and counted in `lost`.
+        or an invite's. `certificate` is the relay's, or its authority's: a file (DER or PEM), or what is in one, as bytes; with
+        neither pin nor certificate the system's authorities are trusted. `server_name` is the name the certificate is for, the relay's
+        host if not given. `mac` is a random one if not given. `name` is what the relay's operator sees this program called, up to 32
+        characters. `queue` is how many frames wait each way; frames that come while it is full are dropped, and counted in `lost`.
 
         Raises:
-            ConfigError: an argument is missing, cannot be what it is, or excludes another, or the certificate's file cannot be read.
+            ConfigError: an argument is missing, cannot be what it is, or excludes another, or the certificate cannot be read.
 
         Entering raises what joining raises: RelayUnreachableError, TrustError, RejectedError.
 
@@ -106,7 +111,8 @@ class Session:
             for note in said.notes:
                 logger.warning("%s", note)
             relay, room = relay or str(said.relay), room or said.room
-            pins, key = pins or said.pins, key or said.key
+            pins = pins or (said.pins if certificate is None else ())
+            key = key or said.key
         if relay is None or room is None:
             missing = "relay" if relay is None else "room"
             raise ConfigError(
@@ -313,7 +319,8 @@ def _trust(certificate: str | os.PathLike[str] | bytes | None) -> Callable[[], l
     if certificate is None:
         return system_trusted_certificates
     if isinstance(certificate, bytes):
-        return lambda: [certificate]
-    read = functools.partial(load_trusted_certificates, Path(certificate))
-    read()  # so that a wrong file is named before anything else happens
+        read = functools.partial(read_trusted_certificates, certificate, "the certificate given")
+    else:
+        read = functools.partial(load_trusted_certificates, Path(certificate))
+    read()  # so that a wrong one is named before anything else happens
     return read
