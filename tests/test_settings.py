@@ -169,7 +169,20 @@ def test_every_problem_is_told_in_the_order_of_the_file(tmp_path):
     assert [line.split(":")[1] for line in found] == ["1", "4", "5"]
 
 
-@pytest.mark.parametrize("data", [b"\xff\xfe", b"x = 1\n\xc3\x28", b"[" * 20_000, b"#" * (2 << 20)])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\xff\xfe",
+        b"x = 1\n\xc3\x28",
+        b"[" * 20_000,
+        b"#" * (2 << 20),
+        b"frame-log-sample = " + b"9" * 5000,
+        b"frame-log-sample = 0x" + b"f" * 5000,
+        b"allow-room = 0x" + b"f" * 5000,
+        b'listen = "443/udp\\u0000"',
+        b'cert = "a\\u0000b"',
+    ],
+)
 def test_files_that_are_no_settings(tmp_path, data):
     file = tmp_path / "relay.toml"
     file.write_bytes(data)
