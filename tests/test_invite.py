@@ -166,10 +166,15 @@ def test_round_trip(invite):
 @example("softlan://")
 @example("softlan://[/A")
 @example("softlan://h/A?pin=%")
+@example("softlan%3A%2F%2F%1B%5D0%3Bowned%07%1B%5B2Jrelay")
+@example("\x1b]0;owned\x07relay")
 def test_garbage_is_an_invite_or_an_error(text):
     for tried in (text, f"softlan://{text}", f"softlan://h/A?{text}", f"softlan://h/A?{text}\udcff"):
         try:
             invite = parse_invite(tried)
-        except ConfigError:
-            continue
-        assert parse_invite(str(invite)) == invite
+        except ConfigError as error:
+            told = f"{error} {error.hint}"
+        else:
+            told = str(invite)
+            assert parse_invite(told) == invite
+        assert told.isprintable()

@@ -169,7 +169,20 @@ def test_every_problem_is_told_in_the_order_of_the_file(tmp_path):
     assert [line.split(":")[1] for line in found] == ["1", "4", "5"]
 
 
-@pytest.mark.parametrize("data", [b"\xff\xfe", b"x = 1\n\xc3\x28", b"[" * 20_000, b"#" * (2 << 20)])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\xff\xfe",
+        b"x = 1\n\xc3\x28",
+        b"[" * 20_000,
+        b"#" * (2 << 20),
+        b"frame-log-sample = " + b"9" * 5000,
+        b"frame-log-sample = 0x" + b"f" * 5000,
+        b"allow-room = 0x" + b"f" * 5000,
+        b'listen = "443/udp\\u0000"',
+        b'cert = "a\\u0000b"',
+    ],
+)
 def test_files_that_are_no_settings(tmp_path, data):
     file = tmp_path / "relay.toml"
     file.write_bytes(data)
@@ -216,14 +229,45 @@ def test_flags_over_environment_over_file_over_default(tmp_path, monkeypatch):
     assert shown("relay")["max-rooms"] == (1, f"{file}:2")
 
 
-def test_what_show_prints_is_a_file_that_means_the_same(tmp_path):
-    first = run("config", "show", "relay", "--max-rooms", "7", "--allow-room", "a", "--limit-total", "1mbit")
-    file = tmp_path / "relay.toml"
+@pytest.mark.parametrize(
+    ("part", "options"),
+    [
+        ("relay", ["--max-rooms", "7", "--allow-room", "a", "--limit-total", "1mbit", "--key", "relay.key"]),
+        ("client", [LINK, "--identity", "id.json", "--relay-ca-cert", "../relay.der"]),
+        ("gateway", ["--config", "gateway.toml", LINK]),
+    ],
+)
+def test_what_show_prints_is_a_file_that_means_the_same(monkeypatch, tmp_path, part, options):
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    there.mkdir()
+    monkeypatch.chdir(here)
+    (here / "gateway.toml").write_text("interface = 'eth0'\nidentity = 'id.json'\n")
+    first = run("config", "show", part, *options)
+    file = there / f"{part}.toml"
     file.write_text(first.output)
-    assert not read_settings(file, relay).problems
-    again = run("config", "show", "relay", "--config", str(file))
+    assert not read_settings(file, PARTS[part]).problems
+    again = run("config", "show", part, "--config", str(file))
     strip = lambda text: [line.split("#")[0].strip() for line in text.splitlines()]  # noqa: E731
     assert strip(again.output) == strip(first.output)
+
+
+def test_a_secret_that_is_not_shown_is_no_setting(tmp_path):
+    file = tmp_path / "client.toml"
+    file.write_text(run("config", "show", "client", f"{LINK}?key=topsecret").output)
+    assert "# key = (not shown)" in file.read_text()
+    settings = read_settings(file, client)
+    assert not settings.problems
+    assert {"key", "invite"}.isdisjoint(settings.values)
+    assert shown("client", f"{LINK}?key=topsecret")["key"] == ("(not shown)", "the invite")
+
+
+def test_the_variable_that_a_value_came_from_is_named(monkeypatch):
+    monkeypatch.setenv("SOFTLAN_KEY", "topsecret")
+    assert shown("client", LINK)["key"] == ("(not shown)", "SOFTLAN_KEY")
+    monkeypatch.setenv("SOFTLAN_KEY", "")
+    monkeypatch.setenv("SOFTLAN_CLIENT_KEY", "topsecret")
+    assert shown("client", LINK)["key"] == ("(not shown)", "SOFTLAN_CLIENT_KEY")
 
 
 def test_an_invite_answers_and_options_beside_it_count_more(tmp_path, monkeypatch):

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import click
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from softlan._core import Mac
+from softlan.config import option_type
 from softlan.control.codes import Code
 from softlan.control.messages import Disconnect, GoingDown, Hello, Notice, Reject, Role, decode_answer, encode
+from softlan.errors import ConfigError
+from softlan.parts import reported
 from softlan.texts import MAX_SAID, harmless, one_line
 
 NASTY = "\x1b[2J\x1b]0;owned\x07\nnew line\u202etxet"
@@ -60,3 +64,25 @@ def test_what_comes_over_the_line_is_cut() -> None:
     assert isinstance(answer, Reject)
     assert len(answer.reason) == MAX_SAID
     assert decode_answer(encode(answer)) == answer
+
+
+def refuse(_text: object) -> None:
+    """Show what was pasted, as no parser should."""
+    raise ConfigError(NASTY, hint=NASTY)
+
+
+def test_a_command_s_error_and_hint_do_nothing_to_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        reported(refuse)("anything")
+    told = capsys.readouterr().err.splitlines()
+    assert all(line.isprintable() for line in told)
+    assert told[0].startswith("error: ")
+    assert told[-1].startswith("hint: ")
+    assert sum("owned" in line for line in told) == 2
+
+
+def test_an_option_s_error_is_one_line() -> None:
+    with pytest.raises(click.BadParameter) as refused:
+        option_type("any", refuse)("anything")
+    assert refused.value.message.isprintable()
+    assert refused.value.message.count("owned") == 2

@@ -19,6 +19,7 @@ import click
 from softlan._core import Mac
 from softlan.control.fields import FieldFault, Role, check_role_and_mac, normalise_room_code
 from softlan.errors import ConfigError
+from softlan.texts import one_line
 
 __all__ = [
     "CONGESTION_CONTROLLERS",
@@ -213,7 +214,9 @@ def option_type(name: str, parse: Callable[[str], T]) -> Callable[[object], T]:
         try:
             return parse(str(value))
         except ConfigError as error:
-            raise click.BadParameter(f"{error}; {error.hint}" if error.hint else str(error)) from error
+            raise click.BadParameter(
+                one_line(f"{error}; {error.hint}" if error.hint else str(error))
+            ) from error
 
     convert.__name__ = name
     return convert

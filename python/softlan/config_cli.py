@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ __all__ = ["config_group"]
 
 _SECRET = frozenset({"key", "invite"})
 """Parameters of client and gateway whose values are not shown."""
+
+_NOT_SHOWN = "(not shown)"
 
 
 def config_group(parts: Mapping[str, click.Command]) -> click.Group:
@@ -62,7 +65,7 @@ def config_group(parts: Mapping[str, click.Command]) -> click.Group:
     def show(*, as_json: bool, part: str, options: tuple[str, ...]) -> None:
         """Show the values PART would run with if it were given OPTIONS, and where each came from.
 
-        What it prints can be used as a configuration file. Keys and invites are not shown.
+        What it prints can be used as a configuration file. Keys and invites are not shown: put them in again.
         """
         effective = list(_effective(part, parts[part], options))
         if as_json:
@@ -112,17 +115,20 @@ def _part_of(file: Path, parts: Mapping[str, click.Command]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Effective:
-    """One option's value; None: none."""
+    """One option's value; None: none. A `secret` one's is not shown."""
 
     key: str
     value: Any
     origin: str
+    secret: bool = False
 
     @property
     def line(self) -> str:
-        """Print it as in a file; what has no value is a comment."""
+        """Print it as in a file; what has no value, or a secret one, is a comment."""
         if self.value is None:
             return f"# {self.key} ="
+        if self.secret:
+            return f"# {self.key} = {_NOT_SHOWN}"
         return f"{self.key} = {json.dumps(self.value, ensure_ascii=False)}"
 
 
@@ -147,13 +153,20 @@ def _effective(part: str, command: click.Command, arguments: Sequence[str]) -> I
             yield _Effective(key, None, "needed, and not set")
             continue
         shown = _plain(option, value) if is_set else None
-        if option.name in _SECRET and part != "relay" and shown is not None:
-            shown = "(not shown)"
+        secret = option.name in _SECRET and part != "relay" and shown is not None
+        if secret:
+            shown = _NOT_SHOWN
         if shown is None or shown == []:
             yield _Effective(key, None, "not set")
             continue
-        origin = _origin(source, f"{prefix}_{option.name}".upper(), file, lines.get(key))
-        yield _Effective(key, shown, "the invite" if answered_by_invite(ctx, option.name) else origin)
+        origin = _origin(source, _variable(option, prefix), file, lines.get(key))
+        yield _Effective(key, shown, "the invite" if answered_by_invite(ctx, option.name) else origin, secret)
+
+
+def _variable(option: click.Option, prefix: str) -> str:
+    """Name the environment variable that counts for an option: one of its own before the one made of its name, as click looks."""
+    own = option.envvar if isinstance(option.envvar, str) else None
+    return own if own and os.environ.get(own) else f"{prefix}_{option.name}".upper()
 
 
 def _origin(source: ParameterSource, variable: str, file: Path | None, line: int | None) -> str:
@@ -168,11 +181,13 @@ def _origin(source: ParameterSource, variable: str, file: Path | None, line: int
 
 
 def _plain(option: click.Option, value: object) -> Any:
-    """Turn a value into what TOML and JSON can hold; None for click's word for no value."""
+    """Turn a value into what TOML and JSON can hold, and that means the same wherever it stands; None for click's word for no value."""
     if isinstance(value, list | tuple):
         return [_plain(option, item) for item in value]
     if isinstance(option.type, click.types.IntParamType) and isinstance(value, str):
         return int(value)
     if isinstance(value, str) and option.is_flag:
         return bool(option.type.convert(value, option, None))
+    if isinstance(value, str) and isinstance(option.type, click.Path):
+        return str(Path(value).absolute())
     return value if isinstance(value, bool | int | float | str) else None

@@ -14,6 +14,7 @@ from urllib.parse import quote, unquote_to_bytes
 
 from softlan.config import HostPort, parse_host_port, parse_room
 from softlan.errors import ConfigError
+from softlan.texts import harmless
 
 __all__ = ["DEFAULT_PORT", "SCHEME", "Invite", "parse_invite"]
 
@@ -109,7 +110,8 @@ def parse_invite(text: str) -> Invite:
     room = _decoded(path.strip("/"), "the room")
     if not slash or not room:
         raise ConfigError(
-            f"the invite names no room: after the relay ({authority}) there must be /ROOM", hint=_HINT
+            f"the invite names no room: after the relay ({harmless(authority)}) there must be /ROOM",
+            hint=_HINT,
         )
     relay = _relay(authority)
     pins, key, notes = _read_query(query)

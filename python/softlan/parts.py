@@ -37,6 +37,7 @@ from softlan.observe.events import Event
 from softlan.observe.local import StatusServer
 from softlan.observe.logs import LogFormat, configure_logging, log_event
 from softlan.options import congestion_option, path_option
+from softlan.texts import one_line
 from softlan.trust import load_trusted_certificates, parse_pin, system_trusted_certificates
 
 __all__ = [
@@ -271,9 +272,10 @@ def reported(command: Callable[P, R]) -> Callable[P, R]:
 
 
 def _fail(error: SoftlanError) -> NoReturn:
-    click.echo(f"error: {error}", err=True)
+    # The demo's errors hold a program's log, line by line; nothing else here is for a terminal to act on.
+    click.echo("error: " + "\n".join(map(one_line, str(error).splitlines())), err=True)
     if error.hint:
-        click.echo(f"hint: {error.hint}", err=True)
+        click.echo(f"hint: {one_line(error.hint)}", err=True)
     sys.exit(error.exit_code)
 
 

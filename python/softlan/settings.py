@@ -104,6 +104,8 @@ def read_settings(file: Path, command: click.Command) -> Settings:
         placed = _TOML_PLACE.fullmatch(str(error))
         line = int(placed[2] or len(text.splitlines())) if placed else 0
         return _bad(file, line, f"not TOML: {placed[1] if placed else error}")
+    except ValueError as error:
+        return _bad(file, 0, f"not TOML: {_unusable(error)}")
     except RecursionError:
         return _bad(file, 0, "not TOML: nested too deeply")
     return _judge(file, content, key_lines(text), command)
@@ -129,7 +131,14 @@ def _judge(
             values[option.name] = _value(option, value, file.parent, context)
         except _WrongError as wrong:
             problems.append(Problem(file, lines.get(key, 0), key, str(wrong)))
+        except ValueError as error:
+            problems.append(Problem(file, lines.get(key, 0), key, _unusable(error)))
     return Settings(file, values, tuple(sorted(problems, key=lambda problem: problem.line)))
+
+
+def _unusable(error: ValueError) -> str:
+    """Say why Python cannot use a value: a number of more digits than it prints, a NUL in a path; without its advice to programs."""
+    return f"it cannot be used: {str(error).partition(';')[0]}"
 
 
 class _WrongError(Exception):

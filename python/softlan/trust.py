@@ -24,6 +24,7 @@ __all__ = [
     "load_trusted_certificates",
     "parse_pin",
     "public_key_pin",
+    "read_trusted_certificates",
     "spki_sha256",
     "system_trusted_certificates",
 ]
@@ -86,8 +87,16 @@ def load_trusted_certificates(path: Path) -> list[bytes]:
             f"cannot read the certificate {path}: {error.strerror or error}",
             hint="the relay writes it with --dev-cert-der-out FILE; copy that file here",
         ) from error
+    return read_trusted_certificates(data, str(path))
+
+
+def read_trusted_certificates(data: bytes, name: str) -> list[bytes]:
+    """Read one DER certificate or PEM with one or several, as a list of DER. `name` is what messages call it.
+
+    Raises ConfigError: it is empty, or holds no certificate.
+    """
     if not data:
-        raise ConfigError(f"{path} is empty", hint="was the relay still starting when it was copied?")
+        raise ConfigError(f"{name} is empty", hint="was the relay still starting when it was copied?")
     try:
         certificates = (
             x509.load_pem_x509_certificates(data)
@@ -96,7 +105,7 @@ def load_trusted_certificates(path: Path) -> list[bytes]:
         )
     except UNUSABLE as error:
         raise ConfigError(
-            f"{path} holds {_what_else(data)}, not a certificate in DER or PEM",
+            f"{name} holds {_what_else(data)}, not a certificate in DER or PEM",
             hint="the relay writes it with --dev-cert-der-out FILE; copy that file, in binary",
         ) from error
     return [certificate.public_bytes(Encoding.DER) for certificate in certificates]

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import re
+import ssl
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,9 @@ from softlan.trust import public_key_pin
 NAME = "relay.test"
 CERTIFICATE = make_dev_certificate(NAME)
 PIN = public_key_pin(CERTIFICATE.chain[0])
-OTHER_PIN = public_key_pin(make_dev_certificate(NAME).chain[0])
+OTHER_CERTIFICATE = make_dev_certificate(NAME)
+OTHER_PIN = public_key_pin(OTHER_CERTIFICATE.chain[0])
+PEM = ssl.DER_cert_to_PEM_cert(CERTIFICATE.chain[0]).encode()
 BROADCAST = b"\xff" * 6
 ONE_KEYED_ROOM = """
 [[room]]
@@ -140,6 +143,23 @@ async def test_what_nobody_reads_is_counted(relay):
         assert len(await anext(ben.batches())) == 4
 
 
+async def test_who_stops_reading_goes_on_where_it_stopped(relay):
+    async with join(relay) as ann, join(relay) as ben:
+        await until(lambda: ann.peers)
+        sent = [frame(ann, payload=bytes([number])) for number in range(20)]
+        for one in sent:
+            await ann.send(one)
+        await until(lambda: ben.counters()["frames_received"] == 20)
+        assert [await first(ben) for _ in range(3)] == sent[:3]
+        read = []
+        async with asyncio.timeout(10):
+            async for batch in ben.batches():
+                read += batch
+                if len(read) == 17:
+                    break
+        assert read == sent[3:]
+
+
 async def test_a_full_queue_is_waited_for(relay):
     async with join(relay, queue=1) as ann, join(relay) as ben:
         await until(lambda: ann.peers)
@@ -250,6 +270,20 @@ async def test_what_is_given_beside_an_invite_counts_more(relay):
     with pytest.raises(TrustError, match="pin"):
         async with Session.join(other, relay=relay.local_address):
             pass
+    async with join(relay, invite=other) as ann:
+        assert ann.room == "ROOM1"
+    with pytest.raises(TrustError):
+        async with join(relay, invite=f"softlan://h/R?pin={PIN}", certificate=OTHER_CERTIFICATE.chain[0]):
+            pass
+
+
+async def test_a_certificate_is_a_file_or_what_is_in_one(relay, tmp_path):
+    for kind, data in (("der", CERTIFICATE.chain[0]), ("pem", PEM)):
+        file = tmp_path / f"relay.{kind}"
+        file.write_bytes(data)
+        for given in (data, file, str(file)):
+            async with join(relay, certificate=given) as ann:
+                assert ann.connected
 
 
 async def test_what_an_invite_says_that_is_not_known_is_told(relay, caplog):
@@ -265,7 +299,7 @@ async def test_what_an_invite_says_that_is_not_known_is_told(relay, caplog):
         {"room": "R"},
         {"invite": "https://party.example.org/R"},
         {"invite": "softlan://127.0.0.1/R?pin=AAAA"},
-        {"invite": f"softlan://127.0.0.1/R?pin={PIN}", "certificate": b"x"},
+        {"invite": "softlan://127.0.0.1/R", "pins": [PIN], "certificate": CERTIFICATE.chain[0]},
         {"relay": "127.0.0.1:1", "room": "R", "pins": PIN},
         {"relay": "127.0.0.1:1", "room": "R", "pins": ["short"]},
         {"relay": "127.0.0.1:1", "room": "R", "key": ""},
@@ -283,13 +317,17 @@ def test_an_entrance_that_makes_no_sense(wrong):
         {"room": "no room"},
         {"mac": "01:00:5e:00:00:01"},
         {"certificate": "/nonexistent/relay.der"},
+        {"certificate": b"garbage"},
+        {"certificate": b""},
+        {"certificate": PEM[:-40]},
         {"name": "x" * 33},
         {"name": "line\nbreak"},
         {"queue": 0},
     ],
 )
 def test_arguments_that_make_no_sense(wrong):
-    usual = {"relay": "127.0.0.1:1", "room": "R", "certificate": b"x"}
+    usual = {"relay": "127.0.0.1:1", "room": "R", "certificate": CERTIFICATE.chain[0]}
+    assert Session.join(**usual)
     with pytest.raises(ConfigError):
         Session.join(**{**usual, **wrong})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import sys
@@ -19,7 +20,9 @@ from softlan.doctor import examine as examine_module
 from softlan.doctor import visit, windows
 from softlan.doctor.examine import Wish, examine
 from softlan.doctor.findings import Check, Finding, Grade
+from softlan.doctor.knock import Reach
 from softlan.errors import InterfaceError, SoftlanError
+from softlan.knock import Outcome
 from softlan.windows.registry import InstalledAdapter
 
 
@@ -143,3 +146,40 @@ def test_on_windows_the_doctor_is_never_who_plays(monkeypatch: pytest.MonkeyPatc
     says, hint = examine_module._why_another_plays(may_play=True) or ("", "")
     assert "the adapter's MAC" in says
     assert "sudo" not in hint
+
+
+async def test_who_is_told_to_stop_while_the_look_is_awaited_stops(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A silent relay: its knocks are settled before the look is, and Ctrl-C comes in between."""
+    looked, went_on = asyncio.Event(), []
+
+    async def look(_place: tuple[str, int], _name: str) -> None:
+        looked.set()
+        await asyncio.Event().wait()
+
+    async def resolve(_relay: HostPort) -> list[str]:
+        return ["192.0.2.1:443"]
+
+    async def knock_at_once(_reach: object, _place: tuple[str, int]) -> Reach:
+        return Reach("192.0.2.1", Outcome.SILENT)
+
+    async def try_trust(_session: SessionConfig, address: str) -> None:
+        went_on.append(address)
+        raise SoftlanError("this is as far as it goes")
+
+    monkeypatch.setattr(examine_module, "look", look)
+    monkeypatch.setattr(examine_module, "resolve", resolve)
+    monkeypatch.setattr(examine_module, "in_thread", knock_at_once)
+    monkeypatch.setattr(visit, "try_trust", try_trust)
+    relay = examine_module._Relay(this_machine(None), invited(once=False), may_play=True)
+
+    async def run() -> None:
+        async for _ in relay.examine():
+            pass
+
+    running = asyncio.create_task(run())
+    await looked.wait()
+    for _ in range(10):  # turns of the loop, in which the knocks are told
+        await asyncio.sleep(0)
+    running.cancel()
+    await asyncio.wait((running,))
+    assert (running.cancelled(), went_on) == (True, [])

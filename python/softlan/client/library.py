@@ -15,6 +15,7 @@ import functools
 import logging
 import os
 import secrets
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,12 @@ from softlan.control.keys import parse_key
 from softlan.control.messages import PeerFacts, PeerJoined, PeerLeft, Role, Welcome
 from softlan.errors import ConfigError, SoftlanError
 from softlan.invite import parse_invite
-from softlan.trust import load_trusted_certificates, parse_pin, system_trusted_certificates
+from softlan.trust import (
+    load_trusted_certificates,
+    parse_pin,
+    read_trusted_certificates,
+    system_trusted_certificates,
+)
 
 __all__ = ["Peer", "Session"]
 
@@ -36,6 +42,9 @@ logger = logging.getLogger(__name__)
 
 _MAX_NAME = 32
 """Characters; the control protocol has 64 for it and softlan's own version."""
+
+_BATCH = 256
+"""Frames; a device gives no more at once (BATCH in rust/python/src/devices/memory.rs)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +67,7 @@ class Session:
         self.room: str = config.room
         self._config = config
         self._device = MemoryDevice(capacity=queue)
+        self._ahead: deque[bytes] = deque()  # taken out of the device, and not yet given to a reader
         self._peers: dict[int, Peer] = {}
         self._inner: RelaySession | None = None
         self._bridge: Bridge | None = None
@@ -85,13 +95,13 @@ class Session:
 
         `invite` is the line a player is given, softlan://...; what is given besides counts more than what it says, as with
         `softlan join`. `relay` is `host:port`. `pins` are pins of the relay's public key, any of which will do. `key` is the room's key
-        or an invite's. `certificate` is the relay's, or its authority's: a file (DER or PEM), or DER bytes; with neither pin nor
-        certificate the system's authorities are trusted. `server_name` is the name the certificate is for, the relay's host if not
-        given. `mac` is a random one if not given. `name` is what the relay's operator sees this program called, up to 32 characters.
-        `queue` is how many frames wait each way; frames that come while it is full are dropped, and counted in `lost`.
+        or an invite's. `certificate` is the relay's, or its authority's: a file (DER or PEM), or what is in one, as bytes; with
+        neither pin nor certificate the system's authorities are trusted. `server_name` is the name the certificate is for, the relay's
+        host if not given. `mac` is a random one if not given. `name` is what the relay's operator sees this program called, up to 32
+        characters. `queue` is how many frames wait each way; frames that come while it is full are dropped, and counted in `lost`.
 
         Raises:
-            ConfigError: an argument is missing, cannot be what it is, or excludes another, or the certificate's file cannot be read.
+            ConfigError: an argument is missing, cannot be what it is, or excludes another, or the certificate cannot be read.
 
         Entering raises what joining raises: RelayUnreachableError, TrustError, RejectedError.
 
@@ -101,7 +111,8 @@ class Session:
             for note in said.notes:
                 logger.warning("%s", note)
             relay, room = relay or str(said.relay), room or said.room
-            pins, key = pins or said.pins, key or said.key
+            pins = pins or (said.pins if certificate is None else ())
+            key = key or said.key
         if relay is None or room is None:
             missing = "relay" if relay is None else "room"
             raise ConfigError(
@@ -241,21 +252,26 @@ class Session:
 
     async def batches(self) -> AsyncIterator[list[bytes]]:
         """Give the frames that came since the last batch, one at least, 256 at most; see `frames`."""
-        while batch := await self._device.receive():
-            yield batch
-        if self._failure is not None:
-            raise self._failure
+        while await self._are_there_frames():
+            yield [self._ahead.popleft() for _ in range(min(len(self._ahead), _BATCH))]
 
     async def frames(self) -> AsyncIterator[bytes]:
-        """Give each frame as it comes, until the session is left. Of several readers each gets a part.
+        """Give each frame as it comes, until the session is left. Of several readers, or one that begins anew, each gets a part.
 
         Raises:
             SoftlanError: the session has ended for good, and why (the relay said no to coming back).
 
         """
-        async for batch in self.batches():
-            for frame in batch:
-                yield frame
+        while self._ahead or await self._are_there_frames():
+            yield self._ahead.popleft()
+
+    async def _are_there_frames(self) -> bool:
+        """Wait until frames are `_ahead`; there are none at the end. Raises SoftlanError: why it is the end."""
+        if not self._ahead:
+            self._ahead.extend(await self._device.receive())
+        if not self._ahead and self._failure is not None:
+            raise self._failure
+        return bool(self._ahead)
 
 
 class _Handler:
@@ -303,7 +319,8 @@ def _trust(certificate: str | os.PathLike[str] | bytes | None) -> Callable[[], l
     if certificate is None:
         return system_trusted_certificates
     if isinstance(certificate, bytes):
-        return lambda: [certificate]
-    read = functools.partial(load_trusted_certificates, Path(certificate))
-    read()  # so that a wrong file is named before anything else happens
+        read = functools.partial(read_trusted_certificates, certificate, "the certificate given")
+    else:
+        read = functools.partial(load_trusted_certificates, Path(certificate))
+    read()  # so that a wrong one is named before anything else happens
     return read

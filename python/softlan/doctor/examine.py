@@ -117,8 +117,10 @@ class _Relay:
             looking.cancel()
         if answering:
             looking = asyncio.create_task(self._look(places[answering]))
-        with contextlib.suppress(asyncio.CancelledError):
-            self._seen = await looking
+        # Waited for, not awaited: only its own end may be passed over, not the end of who asks.
+        await asyncio.wait((looking,))
+        if not looking.cancelled():
+            self._seen = looking.result()
         if reach.outcome in _HOPEFUL:
             self._trusted = await _try(visit.try_trust(self._session, addresses[answering]))
         shaken = isinstance(self._seen, Look) and self._seen.alpn is not None

@@ -39,6 +39,8 @@ LEAST_SIZE = 60
 class LoopbackTarget:
     """A player, by MAC: IEEE 802.1Q loopback messages, numbered, with a mark of this run's in them."""
 
+    numbered = True
+
     def __init__(self, mac: Mac, name: str) -> None:
         self.name = name
         self._mac = bytes(mac)
@@ -70,7 +72,9 @@ class LoopbackTarget:
 
 
 class ArpTarget:
-    """An IP address on the party's Ethernet. ARP numbers nothing, so one probe at a time is under way."""
+    """An IP address on the party's Ethernet. ARP numbers nothing, so one probe at a time may be under way."""
+
+    numbered = False
 
     def __init__(self, address: ipaddress.IPv4Address) -> None:
         self.name = str(address)

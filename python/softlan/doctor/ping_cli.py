@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from typing import Any
 
 import click
@@ -32,7 +33,7 @@ from softlan.parts import ROOM_OPTIONS, reported, run_part, session_config, sess
 __all__ = ["ping"]
 
 _WAIT_S = 2.0
-"""For the last answer."""
+"""For an answer, where the next frame waits for it, and for the last. A session is silent for little longer before it is given up."""
 
 _MIN_INTERVAL_S = 0.05
 """Fast enough to measure, and below what a room takes for a storm."""
@@ -61,7 +62,7 @@ _MIN_INTERVAL_S = 0.05
     default="200ms",
     show_default=True,
     metavar="TIME",
-    help="Between one and the next; 50ms at least.",
+    help="Between one and the next; 50ms at least. An IP address is asked again after its answer only, or 2 s.",
 )
 @click.option(
     "--size",
@@ -149,6 +150,14 @@ async def _visit(relay: HostPort, room: str | None, session: dict[str, Any]) -> 
         yield Visitor(entered.session, config)
 
 
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """A frame without an answer yet, by `time.perf_counter`."""
+
+    at_s: float
+    answered: asyncio.Future[None]
+
+
 class _Run:
     """One run of pings; `trips` are their round trips in the order sent, in seconds, None without an answer."""
 
@@ -158,23 +167,33 @@ class _Run:
         self._interval_s = interval_s
         self._size = size
         self._say = say
-        self._under_way: dict[int, float] = {}
+        self._under_way: dict[int, _Sent] = {}
 
     async def measure(self, way: Way, target: Target, stopping: asyncio.Event) -> None:
         """Send all of them and wait for the answers, or until `stopping`; raises what ends the session."""
         listening = asyncio.create_task(self._listen(way, target))
         ending = asyncio.ensure_future(stopping.wait())
+        whole = False
         try:
             for number in range(self._count):
+                sent = _Sent(time.perf_counter(), asyncio.get_running_loop().create_future())
                 self.trips.append(None)
-                self._under_way[number] = time.perf_counter()
+                self._under_way[number] = sent
                 await way.send(target.frame(way.mac, number, self._size))
                 last = number == self._count - 1
-                if await _pause(_WAIT_S if last else self._interval_s, ending, listening):
+                if not target.numbered:
+                    await _pause(_WAIT_S, ending, listening, sent.answered)
+                elif last:
+                    await _pause(_WAIT_S, ending, listening)
+                left_s = sent.at_s + self._interval_s - time.perf_counter()
+                if last or await _pause(max(left_s, 0.0), ending, listening):
                     break
+            whole = not ending.done()
             if listening.done():
                 listening.result()
         finally:
+            if not whole:
+                self._leave_out_what_is_under_way()
             for task in (listening, ending):
                 task.cancel()
             await asyncio.gather(listening, ending, return_exceptions=True)
@@ -183,13 +202,21 @@ class _Run:
         """Take answers in until there are all."""
         async for frame in way.frames():
             number = target.number_of(frame, way.mac)
-            start = None if number is None else self._under_way.pop(number, None)
-            if number is None or start is None:
+            sent = None if number is None else self._under_way.pop(number, None)
+            if number is None or sent is None:
                 continue
-            self.trips[number] = took = time.perf_counter() - start
+            self.trips[number] = took = time.perf_counter() - sent.at_s
+            sent.answered.set_result(None)
             self._say(f"  {number + 1:>3}  {milliseconds(took)}")
             if len(self.trips) == self._count and not self._under_way:
                 return
+
+    def _leave_out_what_is_under_way(self) -> None:
+        """Count no frame as lost whose answer may still be on its way; all count where none was ever answered."""
+        now_s = time.perf_counter()
+        if any(trip is not None for trip in self.trips):
+            while self.trips[-1] is None and now_s - self._under_way[len(self.trips) - 1].at_s < _WAIT_S:
+                self.trips.pop()
 
 
 async def _pause(seconds: float, *until: asyncio.Future[Any]) -> bool:
