@@ -275,6 +275,13 @@ async def test_what_is_given_beside_an_invite_counts_more(relay):
     with pytest.raises(TrustError):
         async with join(relay, invite=f"softlan://h/R?pin={PIN}", certificate=OTHER_CERTIFICATE.chain[0]):
             pass
+    # By another way it is the same relay: its certificate is held to the invite's name.
+    there = {"relay": relay.local_address, "room": "room1", "certificate": CERTIFICATE.chain[0]}
+    async with Session.join(f"softlan://{NAME}/room1", **there) as ann:
+        assert ann.connected
+    with pytest.raises(TrustError, match="another name"):
+        async with Session.join("softlan://other.test/room1", **there):
+            pass
 
 
 async def test_a_certificate_is_a_file_or_what_is_in_one(relay, tmp_path):

@@ -96,9 +96,10 @@ class Session:
         `invite` is the line a player is given, softlan://...; what is given besides counts more than what it says, as with
         `softlan join`. `relay` is `host:port`. `pins` are pins of the relay's public key, any of which will do. `key` is the room's key
         or an invite's. `certificate` is the relay's, or its authority's: a file (DER or PEM), or what is in one, as bytes; with
-        neither pin nor certificate the system's authorities are trusted. `server_name` is the name the certificate is for, the relay's
-        host if not given. `mac` is a random one if not given. `name` is what the relay's operator sees this program called, up to 32
-        characters. `queue` is how many frames wait each way; frames that come while it is full are dropped, and counted in `lost`.
+        neither pin nor certificate the system's authorities are trusted. `server_name` is the name the certificate is for, the
+        invite's or the relay's host if not given. `mac` is a random one if not given. `name` is what the relay's operator sees this
+        program called, up to 32 characters. `queue` is how many frames wait each way; frames that come while it is full are dropped,
+        and counted in `lost`.
 
         Raises:
             ConfigError: an argument is missing, cannot be what it is, or excludes another, or the certificate cannot be read.
@@ -111,6 +112,7 @@ class Session:
             for note in said.notes:
                 logger.warning("%s", note)
             relay, room = relay or str(said.relay), room or said.room
+            server_name = server_name or said.relay.name
             pins = pins or (said.pins if certificate is None else ())
             key = key or said.key
         if relay is None or room is None:

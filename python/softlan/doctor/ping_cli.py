@@ -87,11 +87,11 @@ def ping(
     identity: object,
     **session: Any,
 ) -> None:
-    """Measure the way to PEER through the room: a peer id or MAC (`softlan status` lists them), or an IP address.
+    """Measure the way to PEER through the room: a peer id or MAC (`softlan status` lists them), or an IPv4 address.
 
     Without more it goes the way of the client that runs here (Linux; as root). With INVITE, softlan://... in double quotes, or the
     options, it joins the room as a visitor of its own, which takes neither an adapter nor rights. An id or MAC is answered by the
-    player's softlan itself, an IP address by the machine that has it, be it a player's or one behind the gateway.
+    player's softlan itself, an address by the machine that has it, be it a player's or one behind the gateway.
 
     Exit status: 0 all is good, 1 something is bad, 2 used wrongly, 3 something is poor.
     """
