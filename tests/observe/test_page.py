@@ -146,6 +146,15 @@ async def test_a_form_without_end_is_not_read():
         assert (await web.post("/login", content=b"\xff\xfe&&&=====")).status_code in (403, 413)
 
 
+async def test_a_form_of_anything_is_no_news(monkeypatch, caplog):
+    monkeypatch.setattr("softlan.observe.page.app._WRONG_TOKEN_S", 0.0)
+    body = b"a&b&c&d&e" + b"&" * 4000
+    head = b"POST /login HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
+    async with bounded(monkeypatch) as server:
+        assert (await answer_to(server, head % len(body) + body)).startswith(b"HTTP/1.1 403 ")
+    assert caplog.text == ""
+
+
 def test_another_relays_cookie_is_worth_nothing():
     assert not Gate(TOKEN).admits({}, {COOKIE: Gate(TOKEN).cookie})
 
