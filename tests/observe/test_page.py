@@ -350,3 +350,29 @@ async def test_what_is_sampled_is_what_was_fed():
     assert state["peer_count"] == 5
     assert len(history["points"]) == 2
     assert set(history["rooms"]) == set(source.rooms)
+
+
+async def test_faults_in_snapshots_are_told_once_and_survived(monkeypatch, caplog):
+    monkeypatch.setattr("softlan.observe.page.sampler.INTERVAL_S", 0.01)
+    source = Synthetic(1, 2)
+    sampled = asyncio.Event()
+    calls = 0
+
+    def snapshot():
+        nonlocal calls
+        calls += 1
+        if calls in (2, 3, 5):
+            raise RuntimeError("no numbers")
+        if calls == 6:
+            sampled.set()
+        return source.snapshot()
+
+    sampler = Sampler(snapshot)
+    before = json.loads(sampler.state)["at"]
+    running = asyncio.create_task(sampler.run())
+    await asyncio.wait((running, asyncio.create_task(sampled.wait())), return_when=asyncio.FIRST_COMPLETED)
+    assert not running.done()
+    running.cancel()
+    assert json.loads(sampler.state)["at"] > before
+    assert [record.event.value for record in caplog.records] == ["fault", "fault"]
+    assert "no numbers" in caplog.text
