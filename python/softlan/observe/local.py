@@ -55,6 +55,9 @@ _SYSTEM = Path("/run/softlan")
 _AF_UNIX: Any = getattr(socket, "AF_UNIX", None)
 """None where Python has no unix sockets, as on Windows."""
 
+_IN_THE_MAKING = ".new"
+"""Ends the name of a socket that nobody listens on yet: who looks for sockets does not see it. No longer than what takes its place."""
+
 _MAX_SOCKET_PATH = 107
 """Bytes of sun_path without the closing NUL (unix(7))."""
 
@@ -245,16 +248,21 @@ def listen_privately(path: Path) -> socket.socket:
     if len(os.fsencode(path)) > _MAX_SOCKET_PATH:
         raise SoftlanError(f"{path} is too long for a unix socket; set SOFTLAN_RUNTIME_DIR to a shorter one")
     _prepare_directory(path.parent)
+    making = path.with_suffix(_IN_THE_MAKING)
     with contextlib.suppress(FileNotFoundError):
-        path.unlink()  # a former process with our number; it cannot be alive
+        making.unlink()  # a former process with our number; it cannot be alive
     listener = socket.socket(_AF_UNIX, socket.SOCK_STREAM)
     try:
-        listener.bind(str(path))
+        listener.bind(str(making))
         # Before listen(), so that there is no moment at which others could connect.
-        path.chmod(0o600)
+        making.chmod(0o600)
         listener.listen()
         listener.setblocking(False)
+        # After it, so that there is none at which it looks like one of a process that was killed (`_connect`).
+        making.replace(path)
     except BaseException:
+        with contextlib.suppress(OSError):
+            making.unlink()
         listener.close()
         raise
     return listener
