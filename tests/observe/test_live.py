@@ -97,6 +97,14 @@ def test_another_version_is_no_reason_to_end(status):
     assert "does not understand" in text(screen(part("relay", status)).lines(100, 20))
 
 
+@pytest.mark.parametrize("name", ["relay", "client"])
+def test_a_part_that_cannot_tell_is_not_shown_as_one_that_can(name):
+    told = text(screen(part(name, {"error": "no numbers"})).lines(100, 20))
+    assert "cannot tell how it does: no numbers" in told
+    assert "peers in" not in told
+    assert "not connected" not in told
+
+
 def test_nothing_runs():
     made = Screen()
     made.feed(0.0, 0.0, [])

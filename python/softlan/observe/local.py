@@ -28,12 +28,14 @@ from softlan import __version__
 from softlan.errors import SoftlanError
 from softlan.observe.events import Event
 from softlan.observe.logs import log_event
+from softlan.texts import harmless
 
 __all__ = [
     "LocalServer",
     "LocalSocket",
     "PartStatus",
     "StatusServer",
+    "fault_in",
     "find_sockets",
     "listen_privately",
     "read_all",
@@ -198,7 +200,7 @@ class StatusServer(LocalServer):
             return self._envelope(dict(self._snapshot()))
         except Exception as error:  # a fault in a snapshot must not end the part
             log_event(logger, Event.FAULT, f"cannot take a status snapshot: {error}", exc_info=error)
-            return self._envelope({"error": str(error)})
+            return self._envelope({"error": str(error)})  # `fault_in` reads it
 
     def _envelope(self, status: dict[str, Any]) -> bytes:
         answer = PartStatus(
@@ -210,6 +212,12 @@ class StatusServer(LocalServer):
             tasks=len(asyncio.all_tasks()),
         )
         return msgspec.json.encode(answer, enc_hook=str)
+
+
+def fault_in(status: Mapping[str, Any]) -> str | None:
+    """Say that a part could not take its snapshot, on one line; None where it could."""
+    error = status.get("error")
+    return None if error is None else f"it cannot tell how it does: {harmless(str(error))}"
 
 
 def read_all() -> list[PartStatus]:
