@@ -12,7 +12,7 @@ import click
 from softlan.config import HOST, ROOM, SECONDS, HostPort
 from softlan.errors import ConfigError, SoftlanError
 from softlan.invite import DEFAULT_PORT, Invite
-from softlan.observe.local import fault_in, read_all
+from softlan.observe.local import fault_in, need_local_sockets, read_all
 from softlan.parts import reported
 from softlan.qr import qr_code
 
@@ -132,6 +132,7 @@ def _from_relay(wish: _Wish) -> _Made:
 
 def _running(pid: int | None) -> dict[str, Any]:
     """Give the status of the one relay that is meant, its process id within."""
+    need_local_sockets("give --host and --pin, which the relay logs at start")
     relays = [part for part in read_all() if part.part == "relay" and pid in (None, part.pid)]
     if not relays:
         raise SoftlanError(

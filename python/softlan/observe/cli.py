@@ -16,7 +16,7 @@ from softlan._core import MAX_FRAME_LEN
 from softlan.config import ROOM
 from softlan.errors import ConfigError, SoftlanError
 from softlan.observe.capture import SUFFIX, Captured, Lost, Request, ask, interface_of, write_pcapng
-from softlan.observe.local import LocalSocket, find_sockets
+from softlan.observe.local import LocalSocket, find_sockets, need_local_sockets
 from softlan.observe.pcapng import Interface, Pcapng
 from softlan.parts import reported, run_part, version_option
 
@@ -53,6 +53,7 @@ def capture(
     Each frame's comment says what became of it: passed and how, or dropped and why. It ends with Ctrl-C, after -c frames, or with
     the part. To watch: softlan capture - | wireshark -k -i -
     """
+    need_local_sockets()
     chosen = _choose(find_sockets(SUFFIX), part)
     request = Request(room=room, drops_only=drops, snaplen=snaplen)
     told = _Told(chosen, snaplen, file)

@@ -25,7 +25,7 @@ from typing import Any, Self
 import msgspec
 
 from softlan import __version__
-from softlan.errors import SoftlanError
+from softlan.errors import SoftlanError, UnsupportedPlatformError
 from softlan.observe.events import Event
 from softlan.observe.logs import log_event
 from softlan.texts import harmless
@@ -38,6 +38,7 @@ __all__ = [
     "fault_in",
     "find_sockets",
     "listen_privately",
+    "need_local_sockets",
     "read_all",
     "runtime_directories",
     "runtime_directory",
@@ -212,6 +213,15 @@ class StatusServer(LocalServer):
             tasks=len(asyncio.all_tasks()),
         )
         return msgspec.json.encode(answer, enc_hook=str)
+
+
+def need_local_sockets(hint: str = "what a part does, it says in its own window and log") -> None:
+    """Raise UnsupportedPlatformError where running parts cannot be asked anything: none found would not mean that none runs."""
+    if _AF_UNIX is None:
+        raise UnsupportedPlatformError(
+            "what runs here cannot be asked: it takes unix sockets, which Python does not have on Windows",
+            hint=hint,
+        )
 
 
 def fault_in(status: Mapping[str, Any]) -> str | None:
