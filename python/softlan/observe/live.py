@@ -256,7 +256,8 @@ def _several(count: int, what: str) -> str:
 
 
 def _ms(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1f} ms"
+    # A second or more without the fraction, which would leave no room for the unit.
+    return "-" if value is None else f"{value:.{1 if value < 999.95 else 0}f} ms"
 
 
 def _span(seconds: float) -> str:
