@@ -153,6 +153,10 @@ def _raw_keys() -> Iterator[None]:
     before = termios.tcgetattr(terminal)
     try:
         tty.setcbreak(terminal)
+        changed = termios.tcgetattr(terminal)
+        # Ctrl-Z is a key like others: who is stopped cannot give the shell its screen and cursor back.
+        changed[6][termios.VSUSP] = bytes((os.fpathconf(terminal, "PC_VDISABLE"),))
+        termios.tcsetattr(terminal, termios.TCSADRAIN, changed)
         yield
     finally:
         termios.tcsetattr(terminal, termios.TCSADRAIN, before)
