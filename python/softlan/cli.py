@@ -20,7 +20,7 @@ from softlan.invite_cli import invite
 from softlan.lab.cli import command as demo
 from softlan.observe.cli import capture
 from softlan.observe.counters import DROP_COUNTERS
-from softlan.observe.local import PartStatus, read_all
+from softlan.observe.local import PartStatus, fault_in, need_local_sockets, read_all
 from softlan.observe.watch import watch
 from softlan.parts import reported, version_option
 from softlan.relay.admin_cli import admin
@@ -73,6 +73,7 @@ def main() -> None:
 @reported
 def status(*, as_json: bool, live: bool) -> None:
     """Show what runs on this machine, and how it does."""
+    need_local_sockets()
     if live:
         if as_json:
             raise ConfigError("--live is for people, --json for programs", hint="give one of them")
@@ -93,6 +94,9 @@ def status(*, as_json: bool, live: bool) -> None:
 
 def _print_part(part: PartStatus) -> None:
     click.echo(f"{part.part} (pid {part.pid}, softlan {part.version}, up {part.uptime_s:.0f} s)")
+    if fault := fault_in(part.status):
+        click.echo(f"  {fault}; its log says more")
+        return
     show = _print_relay if part.part == "relay" else _print_session
     show(part.status)
 

@@ -12,7 +12,7 @@ import click
 from softlan.config import HOST, INVITE_TIME, ROOM, HostPort
 from softlan.errors import ConfigError, SoftlanError
 from softlan.invite import DEFAULT_PORT, Invite
-from softlan.observe.local import read_all
+from softlan.observe.local import fault_in, need_local_sockets, read_all
 from softlan.parts import reported
 from softlan.qr import qr_code
 
@@ -136,6 +136,7 @@ def _from_relay(wish: _Wish) -> _Made:
 
 def _running(pid: int | None) -> dict[str, Any]:
     """Give the status of the one relay that is meant, its process id within."""
+    need_local_sockets("give --host and --pin, which the relay logs at start")
     relays = [part for part in read_all() if part.part == "relay" and pid in (None, part.pid)]
     if not relays:
         raise SoftlanError(
@@ -145,6 +146,8 @@ def _running(pid: int | None) -> dict[str, Any]:
     if len(relays) > 1:
         numbers = ", ".join(str(part.pid) for part in relays)
         raise SoftlanError(f"several relays run here: {numbers}", hint="choose one with --pid")
+    if fault := fault_in(relays[0].status):
+        raise SoftlanError(f"the relay that runs here makes no invites: {fault}", hint="its log says more")
     if "invite" not in relays[0].status:
         raise SoftlanError(
             f"the relay that runs here (softlan {relays[0].version}) makes no invites", hint="restart it"

@@ -199,6 +199,13 @@ def test_parts_that_run() -> None:
     assert "a storm" in found[3].says
 
 
+@pytest.mark.parametrize("part", ["relay", "client"])
+def test_a_part_that_cannot_tell_how_it_does_is_not_good(part: str) -> None:
+    (found,) = judge.judge_parts([(part, 1, {"error": "no numbers"})])
+    assert found.grade is Grade.POOR
+    assert found.says == f"{part} (pid 1): it cannot tell how it does: no numbers"
+
+
 @pytest.mark.parametrize(
     ("grades", "status"),
     [

@@ -72,6 +72,17 @@ def test_it_shows_everybody_and_goes_on(chromium, page, tmp_path):
     assert chromium.problems == []
 
 
+def test_it_says_when_the_numbers_stand_still(chromium, page):
+    chromium.look(page)
+    chromium.until(ALL_ROOMS)
+    chromium.ask("window.real = ask")
+    chromium.ask("ask = async (path) => (path === '/api/state' ? latest : window.real(path))")
+    chromium.until("document.getElementById('connection').className === 'connection stale'")
+    assert "stand still" in chromium.ask("document.getElementById('connection').textContent")
+    chromium.ask("ask = window.real")
+    chromium.until("document.getElementById('connection').className === 'connection live'")
+
+
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("width", [320, 375, 1280])
 def test_nothing_is_wider_than_the_window(chromium, page, width, dark):

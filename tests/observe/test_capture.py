@@ -26,7 +26,7 @@ from softlan.observe.capture import (
     start_capture,
     verdict,
 )
-from softlan.observe.cli import _open
+from softlan.observe.cli import _open, _take
 from softlan.observe.local import find_sockets
 from softlan.observe.pcapng import LINK_ETHERNET, LINK_USER0
 
@@ -64,6 +64,17 @@ async def asked(server, request=None):
     return [one async for batch in ask(server.path, request or Request()) for one in batch]
 
 
+async def captured(*words, stdout=None):
+    """Run `softlan capture` to its end; give its exit status and what it said."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "softlan", "capture", *map(str, words)),
+        stdout=stdout,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, said = await asyncio.wait_for(process.communicate(), 60)
+    return process.returncode, said.decode()
+
+
 async def test_the_asker_gets_what_the_source_gives(directory):
     source = Source(record() + record(flags=1, word=b"jumbo")[:10], record(flags=1, word=b"jumbo")[10:], b"")
     wanted = []
@@ -85,7 +96,7 @@ async def test_an_asker_that_goes_away_ends_the_capture(directory):
     source = Source(record())
     async with CaptureServer("relay", lambda _: source) as server:
         asking = ask(server.path, Request())
-        assert len(await anext(asking)) == 1
+        assert [len(await anext(asking)) for _ in range(2)] == [0, 1], "first that it runs, then what comes"
         await asking.aclose()
         await asyncio.wait_for(source.closed.wait(), 5)
 
@@ -107,7 +118,7 @@ async def test_the_end_of_the_part_ends_the_capture(directory):
     server = CaptureServer("relay", lambda _: source)
     await server.start()
     asking = ask(server.path, Request())
-    await anext(asking)
+    assert [len(await anext(asking)) for _ in range(2)] == [0, 1]
     await server.close()
     assert source.closed.is_set()
     assert [batch async for batch in asking] == []
@@ -148,29 +159,55 @@ async def test_refusals_reach_the_asker(directory):
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has /dev/full for certain")
 async def test_a_full_disk_is_told_in_words(directory):
     async with CaptureServer("relay", lambda _: Source(record(), b"")):
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "softlan", "capture", "/dev/full"), stderr=asyncio.subprocess.PIPE
-        )
-        _, said = await asyncio.wait_for(process.communicate(), 60)
-    assert said.decode().splitlines()[0] == "error: cannot write /dev/full: No space left on device"
-    assert b"Traceback" not in said
-    assert process.returncode == 1
+        status, said = await captured("/dev/full")
+    assert said.splitlines()[0] == "error: cannot write /dev/full: No space left on device"
+    assert "Traceback" not in said
+    assert status == 1
 
 
-def test_a_file_that_was_there_becomes_its_owners_alone(tmp_path):
+async def test_a_file_that_was_there_becomes_its_owners_alone(directory, tmp_path):
+    file = tmp_path / "old.pcapng"
+    file.write_bytes(b"of yesterday" * 1000)
+    file.chmod(0o644)
+    async with CaptureServer("relay", lambda _: Source(record(), b"")):
+        assert await captured(file) == (0, "1 frames captured\n")
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert file.read_bytes().startswith(b"\x0a\x0d\x0d\x0a")
+    assert b"yesterday" not in file.read_bytes()
+
+
+async def test_a_file_that_was_there_stays_as_it_was_where_nothing_can_be_captured(directory, tmp_path):
     file = tmp_path / "old.pcapng"
     file.write_bytes(b"of yesterday")
     file.chmod(0o644)
-    with _open(file) as out:
-        out.write(b"frames")
-    assert (stat.S_IMODE(file.stat().st_mode), file.read_bytes()) == (0o600, b"frames")
+    async with CaptureServer("client", lambda r: start_capture(FrameLog(), r, only_room="HERE")):
+        status, said = await captured("--room", "ELSEWHERE", file)
+    assert (status, "it is in room HERE" in said) == (1, True)
+    assert (stat.S_IMODE(file.stat().st_mode), file.read_bytes()) == (0o644, b"of yesterday")
+
+
+async def test_what_stdout_has_already_stays(directory, tmp_path):
+    file = tmp_path / "all"
+    file.write_bytes(b"of yesterday")
+    with file.open("ab") as out:
+        async with CaptureServer("relay", lambda _: Source(record(), b"")):
+            assert await captured("-", stdout=out) == (0, "1 frames captured\n")
+    assert file.read_bytes().startswith(b"of yesterday\x0a\x0d\x0d\x0a")
+
+
+async def test_a_capture_without_a_frame_is_a_file_all_the_same(directory, tmp_path):
+    file = tmp_path / "new.pcapng"
+    async with CaptureServer("relay", lambda _: Source(b"")):
+        assert await captured(file) == (0, "0 frames captured\n")
+    assert file.read_bytes().startswith(b"\x0a\x0d\x0d\x0a")
 
 
 def test_what_is_no_file_keeps_its_mode(tmp_path):
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe, 0o640)
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
-    with _open(pipe):
+    with _open(pipe) as out:
+        _take(pipe, out)
         assert stat.S_IMODE(pipe.stat().st_mode) == 0o640
     os.close(reader)
 

@@ -82,6 +82,24 @@ def test_any_window_is_filled_and_never_left(width, height, keys):
         assert all(line.cell_len <= width for line in lines)
 
 
+@pytest.mark.parametrize(
+    ("rtt_ms", "shown"),
+    [
+        (0.04, " 0.0 ms "),
+        (99.94, " 99.9 ms "),
+        (999.94, " 999.9 ms "),
+        (999.95, " 1000 ms "),
+        (12345.6, " 12346 ms "),
+    ],
+)
+def test_a_round_trip_keeps_its_unit(rtt_ms, shown):
+    status = relay_at(1, rooms=1, peers=1)
+    status["rooms"][0]["peers"][0]["rtt_ms"] = rtt_ms
+    lines = [line.plain for line in screen(part("relay", status)).lines(100, 20)]
+    room = next(n for n, line in enumerate(lines) if line.startswith(status["rooms"][0]["code"]))
+    assert all(shown in line for line in lines[room : room + 2])
+
+
 def test_a_client():
     told = text(screen(part("client", SESSION)).lines(100, 20))
     assert "in room ROOM1 as peer 3, 12.3 ms to party.example.org:443" in told
@@ -95,6 +113,14 @@ def test_a_client():
 @pytest.mark.parametrize("status", [{"rooms": [{}]}, {"rooms": 3}, {"rooms": [{"code": 1, "peers": [{}]}]}])
 def test_another_version_is_no_reason_to_end(status):
     assert "does not understand" in text(screen(part("relay", status)).lines(100, 20))
+
+
+@pytest.mark.parametrize("name", ["relay", "client"])
+def test_a_part_that_cannot_tell_is_not_shown_as_one_that_can(name):
+    told = text(screen(part(name, {"error": "no numbers"})).lines(100, 20))
+    assert "cannot tell how it does: no numbers" in told
+    assert "peers in" not in told
+    assert "not connected" not in told
 
 
 def test_nothing_runs():

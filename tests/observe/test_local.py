@@ -6,6 +6,7 @@ import logging
 import os
 import socket
 import stat
+from pathlib import Path
 
 import pytest
 
@@ -65,6 +66,20 @@ async def test_sockets_of_killed_processes_are_swept_up(directory):
             paths[f"client-{nobody}.status"],
             paths["relay-1.status"],
         }
+
+
+async def test_who_asks_in_the_moment_a_socket_is_made_does_not_take_it_away(directory, monkeypatch):
+    moments = []
+
+    def chmod(path, mode):
+        os.chmod(path, mode)
+        moments.append(read_all())
+
+    monkeypatch.setattr(Path, "chmod", chmod)
+    async with StatusServer("client", dict) as server:
+        assert moments == [[]], "bound, and nobody listens yet"
+        assert len(await read()) == 1
+        assert list(directory.iterdir()) == [server.path]
 
 
 async def test_any_program_can_read_it(directory):

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import socket
 
 import httpx
 import pytest
@@ -145,6 +146,15 @@ async def test_a_form_without_end_is_not_read():
         assert (await web.post("/login", content=b"\xff\xfe&&&=====")).status_code in (403, 413)
 
 
+async def test_a_form_of_anything_is_no_news(monkeypatch, caplog):
+    monkeypatch.setattr("softlan.observe.page.app._WRONG_TOKEN_S", 0.0)
+    body = b"a&b&c&d&e" + b"&" * 4000
+    head = b"POST /login HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
+    async with bounded(monkeypatch) as server:
+        assert (await answer_to(server, head % len(body) + body)).startswith(b"HTTP/1.1 403 ")
+    assert caplog.text == ""
+
+
 def test_another_relays_cookie_is_worth_nothing():
     assert not Gate(TOKEN).admits({}, {COOKIE: Gate(TOKEN).cookie})
 
@@ -191,11 +201,11 @@ def test_a_token_others_can_read_is_told_of(tmp_path, caplog):
     assert TOKEN not in caplog.text
 
 
-def bounded(monkeypatch, connections=64, first_request_s=60.0):
+def bounded(monkeypatch, connections=64, request_s=60.0, source=None):
     """A page's server with bounds of the test's own."""
     monkeypatch.setattr("softlan.observe.page.server._CONNECTIONS", connections)
-    monkeypatch.setattr("softlan.observe.page.server._FIRST_REQUEST_S", first_request_s)
-    return PageServer(PageOptions(HostPort("127.0.0.1", 0), None), Synthetic(2, 4))
+    monkeypatch.setattr("softlan.observe.page.server._REQUEST_S", request_s)
+    return PageServer(PageOptions(HostPort("127.0.0.1", 0), None), source or Synthetic(2, 4))
 
 
 async def connected(server):
@@ -237,12 +247,80 @@ async def test_the_server_takes_so_many_connections(monkeypatch):
 
 
 async def test_who_asks_nothing_is_hung_up_on(monkeypatch):
-    async with bounded(monkeypatch, first_request_s=0.3) as server:
+    async with bounded(monkeypatch, request_s=0.3) as server:
         silent = [await connected(server) for _ in range(8)]
         silent[0][1].write(GET)  # half a request is none
         for reader, writer in silent:
             with contextlib.suppress(ConnectionError):
                 assert await asyncio.wait_for(reader.read(), 30) == b""
+            writer.close()
+
+
+async def until_hung_up_on(server, said, more=b""):
+    """Connect, say something, say more once something has come back, and read on until the server hangs up."""
+    reader, writer = await connected(server)
+    writer.write(said)
+    with contextlib.suppress(ConnectionError):
+        if more:
+            assert (await asyncio.wait_for(reader.readline(), 30)).startswith(b"HTTP/1.1 200 ")
+            writer.write(more)
+        await asyncio.wait_for(reader.read(), 30)
+    writer.close()
+
+
+ASK = b"GET /page.css HTTP/1.1\r\nhost: localhost\r\n\r\n"
+HALF_A_FORM = b"POST /login HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n\r\nto"
+
+
+@pytest.mark.parametrize(("said", "more"), [(HALF_A_FORM, b""), (ASK, b"G"), (ASK, HALF_A_FORM)])
+async def test_who_does_not_ask_to_the_end_is_hung_up_on(monkeypatch, said, more):
+    async with bounded(monkeypatch, connections=4, request_s=0.3) as server:
+        await asyncio.gather(*(until_hung_up_on(server, said, more) for _ in range(3)))
+        assert (await answer_to(server, GET + b"\r\n")).startswith(b"HTTP/1.1 200 ")
+
+
+async def test_who_does_not_read_is_hung_up_on(monkeypatch):
+    async with bounded(monkeypatch, request_s=0.3) as server:
+        with socket.socket() as deaf:
+            deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            deaf.setblocking(False)
+            loop = asyncio.get_running_loop()
+            await loop.sock_connect(deaf, (server.address.host, server.address.port))
+            with contextlib.suppress(ConnectionError):
+                async with asyncio.timeout(30):
+                    while (
+                        True
+                    ):  # More than the sockets' buffers hold of the answers, until the server has had enough.
+                        await loop.sock_sendall(deaf, ASK)
+
+
+class SlowlyWell(Synthetic):
+    """One that has to wait once before it can say how it is."""
+
+    async def healthy(self):
+        await asyncio.sleep(0.01)
+        return True
+
+
+@pytest.mark.parametrize("said", [GET + b"\r\n", GET.replace(b"connection: close\r\n", b"\r\n")])
+async def test_who_asks_and_says_no_more_is_answered(monkeypatch, said):
+    async with bounded(monkeypatch, source=SlowlyWell(1, 1)) as server:
+        server._server.config.timeout_keep_alive = 600
+        reader, writer = await connected(server)
+        writer.write(said)
+        writer.write_eof()
+        answer = await asyncio.wait_for(reader.read(), 30)
+        assert answer.endswith(b"ok\n")
+        writer.close()
+
+
+async def test_who_says_no_more_in_the_middle_of_a_request_is_hung_up_on(monkeypatch):
+    async with bounded(monkeypatch) as server:
+        for said in (b"", GET, HALF_A_FORM):
+            reader, writer = await connected(server)
+            writer.write(said)
+            writer.write_eof()
+            assert await asyncio.wait_for(reader.read(), 30) == b""
             writer.close()
 
 
@@ -272,3 +350,29 @@ async def test_what_is_sampled_is_what_was_fed():
     assert state["peer_count"] == 5
     assert len(history["points"]) == 2
     assert set(history["rooms"]) == set(source.rooms)
+
+
+async def test_faults_in_snapshots_are_told_once_and_survived(monkeypatch, caplog):
+    monkeypatch.setattr("softlan.observe.page.sampler.INTERVAL_S", 0.01)
+    source = Synthetic(1, 2)
+    sampled = asyncio.Event()
+    calls = 0
+
+    def snapshot():
+        nonlocal calls
+        calls += 1
+        if calls in (2, 3, 5):
+            raise RuntimeError("no numbers")
+        if calls == 6:
+            sampled.set()
+        return source.snapshot()
+
+    sampler = Sampler(snapshot)
+    before = json.loads(sampler.state)["at"]
+    running = asyncio.create_task(sampler.run())
+    await asyncio.wait((running, asyncio.create_task(sampled.wait())), return_when=asyncio.FIRST_COMPLETED)
+    assert not running.done()
+    running.cancel()
+    assert json.loads(sampler.state)["at"] > before
+    assert [record.event.value for record in caplog.records] == ["fault", "fault"]
+    assert "no numbers" in caplog.text

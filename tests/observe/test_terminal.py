@@ -139,6 +139,19 @@ def test_it_ends_with_ctrl_c(terminal):
     window.until(lambda lines: "ended with 0" in lines)
 
 
+def test_ctrl_z_does_not_leave_it_half_way(terminal):
+    # An interactive shell, which is what would take the terminal when it stops.
+    window = terminal("PS1='$ ' sh -i")
+    window.until(lambda lines: "$" in lines)
+    window.tmux("send-keys", f"{LIVE}; echo ended with $?", "Enter")
+    window.until(lambda lines: any("200 peers in 30 rooms" in line for line in lines))
+    window.tmux("send-keys", "C-z", "p")
+    window.until(lambda lines: "show peers" in lines[-1])
+    window.tmux("send-keys", "q")
+    lines = window.until(lambda lines: "ended with 0" in lines)
+    assert not any("200 peers" in line for line in lines)
+
+
 def test_it_needs_a_terminal(relay):
     done = subprocess.run(
         [sys.executable, "-m", "softlan", "status", "--live"],

@@ -19,6 +19,7 @@ from softlan.doctor.knock import Line, PathMtu, Reach
 from softlan.doctor.quic import ALPN, Look
 from softlan.installing import pip_install
 from softlan.knock import LEAST_PAYLOAD, Outcome
+from softlan.observe.local import fault_in
 from softlan.observe.status import NoWay, say, suggest
 
 __all__ = [
@@ -86,7 +87,9 @@ def judge_parts(parts: Sequence[tuple[str, int, Mapping[str, Any]]]) -> list[Fin
         facts = {"part": part, "pid": pid}
         troubles = [*status.get("notices", [])]
         troubles += [trouble for room in status.get("rooms", []) for trouble in room.get("troubles", [])]
-        if part == "relay":
+        if fault := fault_in(status):
+            troubles, says = [fault], ""
+        elif part == "relay":
             says = f"{who} listens on {status.get('listen')}, {status.get('peer_count', 0)} peers"
         elif status.get("connected"):
             says = f"{who} is in room {status.get('room')}, {status.get('rtt_ms', 0):.0f} ms from the relay"

@@ -214,6 +214,8 @@ async def _pour(source: Source, reader: asyncio.StreamReader, writer: asyncio.St
 async def ask(path: Path, request: Request) -> AsyncIterator[list[Captured | Lost]]:
     """Ask the part behind a socket for its frames, and give them as they come, some at a time, until it ends.
 
+    The first that is given is empty, and says that the capture runs.
+
     Raises SoftlanError: it is not there (any more), or refuses.
     """
     try:
@@ -226,6 +228,7 @@ async def ask(path: Path, request: Request) -> AsyncIterator[list[Captured | Los
             answer = msgspec.json.decode(await reader.readuntil(b"\n"), type=Answer)
         if answer.error is not None:
             raise SoftlanError(f"it does not let us capture: {answer.error}")
+        yield []
         pending = b""
         while data := await reader.read(1 << 18):
             pending += data

@@ -16,7 +16,7 @@ from softlan._core import MAX_FRAME_LEN
 from softlan.config import ROOM
 from softlan.errors import ConfigError, SoftlanError
 from softlan.observe.capture import SUFFIX, Captured, Lost, Request, ask, interface_of, write_pcapng
-from softlan.observe.local import LocalSocket, find_sockets
+from softlan.observe.local import LocalSocket, find_sockets, need_local_sockets
 from softlan.observe.pcapng import Interface, Pcapng
 from softlan.parts import reported, run_part, version_option
 
@@ -53,9 +53,10 @@ def capture(
     Each frame's comment says what became of it: passed and how, or dropped and why. It ends with Ctrl-C, after -c frames, or with
     the part. To watch: softlan capture - | wireshark -k -i -
     """
+    need_local_sockets()
     chosen = _choose(find_sockets(SUFFIX), part)
     request = Request(room=room, drops_only=drops, snaplen=snaplen)
-    told = _Told(chosen, snaplen)
+    told = _Told(chosen, snaplen, file)
 
     async def main(stopping: asyncio.Event) -> None:
         with _open(file) as out:
@@ -82,21 +83,25 @@ def capture(
 
 
 class _Told:
-    """A capture on its way into a file."""
+    """A capture on its way into the file at `path`, or into stdout where that is `-`."""
 
-    def __init__(self, part: LocalSocket, snaplen: int) -> None:
+    def __init__(self, part: LocalSocket, snaplen: int, path: Path) -> None:
         self.frames = 0
         self.lost = 0
         self._part = part
         self._snaplen = snaplen
+        self._path = path
         self._file = Pcapng(f"softlan {__version__}")
         self._latest: tuple[Interface, int] | None = None
 
     async def record(self, request: Request, out: BinaryIO, count: int | None) -> None:
-        """Write frames until there are `count`, or no more come."""
-        out.write(self._file.header())
-        out.flush()
+        """Write frames until there are `count`, or no more come. What was in the file goes once the capture runs, not before."""
+        begun = False
         async for records in ask(self._part.path, request):
+            if not begun:
+                _take(self._path, out)
+                out.write(self._file.header())
+                begun = True
             for record in records:
                 match record:
                     case Lost(lost):
@@ -129,15 +134,22 @@ def _choose(found: list[LocalSocket], wanted: str | None) -> LocalSocket:
 
 
 def _open(path: Path) -> BinaryIO:
-    """Open for writing what nobody else is to read: frames hold what people say."""
+    """Open for writing, and leave what is there for now."""
     if str(path) == "-":
         if sys.stdout.isatty():
             raise ConfigError("a capture is no text for a terminal", hint="give a file, or pipe it on")
         return os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0), 0o600)
-        if hasattr(os, "fchmod") and stat.S_ISREG(os.fstat(handle).st_mode):
-            os.fchmod(handle, 0o600)  # It may have been there, for others to read.
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o600)
     except OSError as error:
         raise ConfigError(f"cannot write {path}: {error.strerror or error}") from error
     return os.fdopen(handle, "wb")
+
+
+def _take(path: Path, out: BinaryIO) -> None:
+    """Empty a file that was there, and keep others from reading it: frames hold what people say. Pipes and stdout are as they are."""
+    if str(path) == "-" or not stat.S_ISREG(os.fstat(out.fileno()).st_mode):
+        return
+    if hasattr(os, "fchmod"):
+        os.fchmod(out.fileno(), 0o600)
+    out.truncate(0)

@@ -14,7 +14,7 @@ from typing import TypeAlias
 from rich.text import Text
 
 from softlan.observe.counters import format_rate
-from softlan.observe.local import PartStatus
+from softlan.observe.local import PartStatus, fault_in
 from softlan.observe.overview import (
     Overview,
     PeerView,
@@ -86,12 +86,12 @@ class Screen:
             view: View = None
             # A part of another version may tell other things.
             with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):
-                is_relay = part.part == "relay"
-                view = (
-                    known.relay.feed(at, wall, part.status)
-                    if is_relay
-                    else known.session.feed(at, part.status)
-                )
+                if fault_in(part.status) is None:
+                    view = (
+                        known.relay.feed(at, wall, part.status)
+                        if part.part == "relay"
+                        else known.session.feed(at, part.status)
+                    )
             self._parts.append((part, known, view))
 
     def press(self, key: str, height: int) -> bool:
@@ -136,10 +136,13 @@ class Screen:
             elif view is not None:
                 found += _session(part, seen, view, width)
             else:
-                found += [
-                    _title(part, ""),
-                    Text("it tells what this version of softlan does not understand", _BAD),
-                ]
+                fault = fault_in(part.status)
+                words = (
+                    f"{fault}; its log says more"
+                    if fault
+                    else "it tells what this version of softlan does not understand"
+                )
+                found += [_title(part, ""), Text(words, _BAD)]
         return found
 
     def _relay(self, part: PartStatus, seen: _Seen, view: RelayView, width: int) -> list[Text]:
@@ -253,7 +256,8 @@ def _several(count: int, what: str) -> str:
 
 
 def _ms(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1f} ms"
+    # A second or more without the fraction, which would leave no room for the unit.
+    return "-" if value is None else f"{value:.{1 if value < 999.95 else 0}f} ms"
 
 
 def _span(seconds: float) -> str:

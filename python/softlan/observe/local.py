@@ -25,17 +25,20 @@ from typing import Any, Self
 import msgspec
 
 from softlan import __version__
-from softlan.errors import SoftlanError
+from softlan.errors import SoftlanError, UnsupportedPlatformError
 from softlan.observe.events import Event
 from softlan.observe.logs import log_event
+from softlan.texts import harmless
 
 __all__ = [
     "LocalServer",
     "LocalSocket",
     "PartStatus",
     "StatusServer",
+    "fault_in",
     "find_sockets",
     "listen_privately",
+    "need_local_sockets",
     "read_all",
     "runtime_directories",
     "runtime_directory",
@@ -54,6 +57,9 @@ _SYSTEM = Path("/run/softlan")
 
 _AF_UNIX: Any = getattr(socket, "AF_UNIX", None)
 """None where Python has no unix sockets, as on Windows."""
+
+_IN_THE_MAKING = ".new"
+"""Ends the name of a socket that nobody listens on yet: who looks for sockets does not see it. No longer than what takes its place."""
 
 _MAX_SOCKET_PATH = 107
 """Bytes of sun_path without the closing NUL (unix(7))."""
@@ -195,7 +201,7 @@ class StatusServer(LocalServer):
             return self._envelope(dict(self._snapshot()))
         except Exception as error:  # a fault in a snapshot must not end the part
             log_event(logger, Event.FAULT, f"cannot take a status snapshot: {error}", exc_info=error)
-            return self._envelope({"error": str(error)})
+            return self._envelope({"error": str(error)})  # `fault_in` reads it
 
     def _envelope(self, status: dict[str, Any]) -> bytes:
         answer = PartStatus(
@@ -207,6 +213,21 @@ class StatusServer(LocalServer):
             tasks=len(asyncio.all_tasks()),
         )
         return msgspec.json.encode(answer, enc_hook=str)
+
+
+def need_local_sockets(hint: str = "what a part does, it says in its own window and log") -> None:
+    """Raise UnsupportedPlatformError where running parts cannot be asked anything: none found would not mean that none runs."""
+    if _AF_UNIX is None:
+        raise UnsupportedPlatformError(
+            "what runs here cannot be asked: it takes unix sockets, which Python does not have on Windows",
+            hint=hint,
+        )
+
+
+def fault_in(status: Mapping[str, Any]) -> str | None:
+    """Say that a part could not take its snapshot, on one line; None where it could."""
+    error = status.get("error")
+    return None if error is None else f"it cannot tell how it does: {harmless(str(error))}"
 
 
 def read_all() -> list[PartStatus]:
@@ -245,16 +266,21 @@ def listen_privately(path: Path) -> socket.socket:
     if len(os.fsencode(path)) > _MAX_SOCKET_PATH:
         raise SoftlanError(f"{path} is too long for a unix socket; set SOFTLAN_RUNTIME_DIR to a shorter one")
     _prepare_directory(path.parent)
+    making = path.with_suffix(_IN_THE_MAKING)
     with contextlib.suppress(FileNotFoundError):
-        path.unlink()  # a former process with our number; it cannot be alive
+        making.unlink()  # a former process with our number; it cannot be alive
     listener = socket.socket(_AF_UNIX, socket.SOCK_STREAM)
     try:
-        listener.bind(str(path))
+        listener.bind(str(making))
         # Before listen(), so that there is no moment at which others could connect.
-        path.chmod(0o600)
+        making.chmod(0o600)
         listener.listen()
         listener.setblocking(False)
+        # After it, so that there is none at which it looks like one of a process that was killed (`_connect`).
+        making.replace(path)
     except BaseException:
+        with contextlib.suppress(OSError):
+            making.unlink()
         listener.close()
         raise
     return listener

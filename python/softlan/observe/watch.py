@@ -11,9 +11,9 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from softlan.errors import ConfigError, UnsupportedPlatformError
+from softlan.errors import ConfigError
 from softlan.installing import pip_install
-from softlan.observe.local import read_all
+from softlan.observe.local import need_local_sockets, read_all
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -49,8 +49,7 @@ def watch() -> None:
         UnsupportedPlatformError: on Windows, where parts have no status sockets.
 
     """
-    if sys.platform == "win32":
-        raise UnsupportedPlatformError("--live needs unix sockets, which Python does not have on Windows")
+    need_local_sockets()
     if not sys.stdout.isatty() or not sys.stdin.isatty():
         raise ConfigError("--live needs a terminal", hint="`softlan status --json` is for programs")
     try:
@@ -154,6 +153,10 @@ def _raw_keys() -> Iterator[None]:
     before = termios.tcgetattr(terminal)
     try:
         tty.setcbreak(terminal)
+        changed = termios.tcgetattr(terminal)
+        # Ctrl-Z is a key like others: who is stopped cannot give the shell its screen and cursor back.
+        changed[6][termios.VSUSP] = bytes((os.fpathconf(terminal, "PC_VDISABLE"),))
+        termios.tcsetattr(terminal, termios.TCSADRAIN, changed)
         yield
     finally:
         termios.tcsetattr(terminal, termios.TCSADRAIN, before)

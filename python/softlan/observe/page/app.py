@@ -175,7 +175,7 @@ class _Pages:
                     return PlainTextResponse("that is no token\n", 413)
         except ClientDisconnect:
             return PlainTextResponse("", 400)
-        shown = parse_qs(form.decode("latin-1"), max_num_fields=4).get("token", [""])[0]
+        shown = parse_qs(form.decode("latin-1")).get("token", [""])[0]
         if self.gate.is_token(shown.strip()):
             answer = RedirectResponse("/", 303)
             answer.set_cookie(COOKIE, self.gate.cookie, httponly=True, samesite="strict", path="/")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
@@ -10,9 +11,13 @@ from typing import Any, NoReturn
 import msgspec
 
 from softlan import __version__
+from softlan.observe.events import Event
+from softlan.observe.logs import log_event
 from softlan.observe.overview import Overview
 
 __all__ = ["INTERVAL_S", "Sampler"]
+
+logger = logging.getLogger(__name__)
 
 INTERVAL_S = 2.0
 
@@ -57,7 +62,16 @@ class Sampler:
         self._state = msgspec.json.encode(told)
 
     async def run(self) -> NoReturn:
-        """Take snapshots until cancelled."""
+        """Take snapshots until cancelled. One that fails leaves the view as it was; the first of several in a row is told."""
+        failing = False
         while True:
             await asyncio.sleep(INTERVAL_S)
-            self.sample()
+            try:
+                self.sample()
+            except Exception as error:  # a fault in a snapshot must not end the page
+                if not failing:
+                    words = f"cannot take a snapshot for the page, which shows the one before: {error}"
+                    log_event(logger, Event.FAULT, words, exc_info=error)
+                failing = True
+            else:
+                failing = False

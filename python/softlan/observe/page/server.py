@@ -21,7 +21,10 @@ from softlan.observe.page.sampler import Sampler
 __all__ = ["PageServer"]
 
 _CONNECTIONS = 64
-_FIRST_REQUEST_S = 10.0
+_REQUEST_S = 10.0
+"""How often each connection is looked at: who is at the same request as at the last look is hung up on. A request takes at most
+twice as long."""
+
 _HEAD_SIZE = 16 << 10
 _CLOSE_S = 0.5
 
@@ -100,18 +103,26 @@ class _Server(uvicorn.Server):
 
 
 class _BoundedProtocol(H11Protocol):
-    """One connection, of which there are not too many, and on which something is asked before long."""
+    """One connection, of which there are not too many, and on which something is asked and answered again and again."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._next_look: asyncio.TimerHandle | None = None
+        self._cycle_at_last_look = self.cycle
+        self._said_all = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Hang up on one too many; set a time for the first request."""
+        """Hang up on one too many; look at the others now and then."""
         if len(self.connections) >= _CONNECTIONS:
             transport.abort()
             return
         super().connection_made(transport)
-        self.loop.call_later(_FIRST_REQUEST_S, self._check_asked)
+        self._look_later()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget a connection, if it was ever taken."""
+        if self._next_look is not None:
+            self._next_look.cancel()
         if self in self.connections:
             super().connection_lost(exc)
 
@@ -120,12 +131,32 @@ class _BoundedProtocol(H11Protocol):
         if self in self.connections:
             super().data_received(data)
 
-    def eof_received(self) -> None:
-        """Do nothing: the answer may still be wanted."""
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Stay for an answer that is under way, and no longer: true keeps the transport open (asyncio.Protocol)."""
+        self._said_all = True
+        return self._owes_an_answer()
 
-    def _check_asked(self) -> None:
-        if self.cycle is None and not self.transport.is_closing():
+    def on_response_complete(self) -> None:
+        """Go on with what was asked meanwhile; hang up on who asks no more."""
+        super().on_response_complete()
+        if self._said_all and not self._owes_an_answer():
+            self.transport.close()
+
+    def _owes_an_answer(self) -> bool:
+        """Whether a whole request is there that is not answered to its end."""
+        return self.cycle is not None and not self.cycle.response_complete and not self.cycle.more_body
+
+    def _look_later(self) -> None:
+        self._next_look = self.loop.call_later(_REQUEST_S, self._look)
+
+    def _look(self) -> None:
+        # No request at all, half a one, one whose answer is not read (also on a transport that is closing and waits for
+        # that): each leaves the latest whole head what it was.
+        if self.cycle is self._cycle_at_last_look:
             self.transport.abort()
+            return
+        self._cycle_at_last_look = self.cycle
+        self._look_later()
 
     @staticmethod
     def transports_of(server: uvicorn.Server) -> list[asyncio.Transport]:

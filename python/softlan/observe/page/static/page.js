@@ -244,6 +244,7 @@ function show(state) {
   const news = !latest || state.at !== latest.at;
   latest = state;
   if (news) {
+    moved = performance.now();
     const last = points[points.length - 1];
     if (!last || Math.abs(last[0] - state.at) > interval / 4) {
       points.push([state.at, state.rates.in_bits, state.rates.out_bits, state.rates.drops, state.peer_count]);
@@ -262,6 +263,7 @@ function show(state) {
 
 let stale = true;
 let asked = 0;
+let moved = 0; // when the relay last had new numbers
 
 async function round() {
   try {
@@ -270,7 +272,8 @@ async function round() {
     if (stale || now - asked > 4000 * interval) await remember();
     asked = now;
     show(await ask("/api/state"));
-    if (stale) told("live", "live");
+    const still = performance.now() - moved > 4000 * interval;
+    told(still ? "the relay answers, but its numbers stand still: its log says why" : "live", still ? "stale" : "live");
     stale = false;
   } catch {
     if (!stale || !latest) told(latest ? "the relay does not answer; these are its last numbers" : "the relay does not answer", "stale");
