@@ -149,7 +149,7 @@ def session_options(command: F) -> F:
             "--server-name",
             cls=InvitedOption,
             metavar="NAME",
-            help="The name the relay's certificate is made for; the host of --relay, or the invite's, if not given.",
+            help="The name the relay's certificate is made for; the host of the invite or of --relay if not given.",
         ),
         path_option(
             "--relay-ca-cert",
