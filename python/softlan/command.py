@@ -207,9 +207,14 @@ def _take_invite(ctx: click.Context, parameter: click.Parameter, invite: Invite 
         return
     for note in invite.notes:
         click.echo(f"note: {note}", err=True)
-    values = {"relay": str(invite.relay), "room": invite.room, "pins": invite.pins or None, "key": invite.key}
-    # Whatever way leads to it, as --relay may say: it is the relay by this name, to its certificate and to who was in before.
-    values["server_name"] = invite.relay.name
+    values = {
+        "relay": str(invite.relay),
+        # Whatever way leads to it, as --relay may say: it is the relay by this name, to its certificate and to who was in before.
+        "server_name": invite.relay.name,
+        "room": invite.room,
+        "pins": invite.pins or None,
+        "key": invite.key,
+    }
     ctx.meta[_INVITE] = _Answers(values, source)
 
 

@@ -24,8 +24,6 @@ __all__ = ["config_group"]
 _SECRET = frozenset({"key", "invite"})
 """Parameters of client and gateway whose values are not shown."""
 
-_NOT_SHOWN = "(not shown)"
-
 
 def config_group(parts: Mapping[str, click.Command]) -> click.Group:
     """Make the command for these parts."""
@@ -115,7 +113,7 @@ def _part_of(file: Path, parts: Mapping[str, click.Command]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Effective:
-    """One option's value; None: none. A `secret` one's is not shown."""
+    """One option's value; None: none. A `secret` one's is not shown, nor held here."""
 
     key: str
     value: Any
@@ -128,7 +126,7 @@ class _Effective:
         if self.value is None:
             return f"# {self.key} ="
         if self.secret:
-            return f"# {self.key} = {_NOT_SHOWN}"
+            return f"# {self.key} = {self.value}"
         return f"{self.key} = {json.dumps(self.value, ensure_ascii=False)}"
 
 
@@ -155,7 +153,7 @@ def _effective(part: str, command: click.Command, arguments: Sequence[str]) -> I
         shown = _plain(option, value) if is_set else None
         secret = option.name in _SECRET and part != "relay" and shown is not None
         if secret:
-            shown = _NOT_SHOWN
+            shown = "(not shown)"
         if shown is None or shown == []:
             yield _Effective(key, None, "not set")
             continue

@@ -288,9 +288,8 @@ async def test_who_does_not_read_is_hung_up_on(monkeypatch):
             await loop.sock_connect(deaf, (server.address.host, server.address.port))
             with contextlib.suppress(ConnectionError):
                 async with asyncio.timeout(30):
-                    while (
-                        True
-                    ):  # More than the sockets' buffers hold of the answers, until the server has had enough.
+                    # More than the sockets' buffers hold of the answers, until the server has had enough.
+                    while True:
                         await loop.sock_sendall(deaf, ASK)
 
 

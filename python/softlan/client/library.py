@@ -321,8 +321,8 @@ def _trust(certificate: str | os.PathLike[str] | bytes | None) -> Callable[[], l
     if certificate is None:
         return system_trusted_certificates
     if isinstance(certificate, bytes):
-        read = functools.partial(read_trusted_certificates, certificate, "the certificate given")
-    else:
-        read = functools.partial(load_trusted_certificates, Path(certificate))
-    read()  # so that a wrong one is named before anything else happens
+        found = read_trusted_certificates(certificate, "the certificate given")
+        return lambda: found
+    read = functools.partial(load_trusted_certificates, Path(certificate))
+    read()  # so that a wrong file is named before anything else happens
     return read
