@@ -326,7 +326,9 @@ def session_of(tmp_path):
         file.write_text(text)
         arguments = [a.replace("DIR", str(tmp_path)) for a in arguments]
         names = ("relay", "server_name", "relay_ca_cert", "room", "congestion", "pins", "key", "key_file")
-        with client.make_context("client", ["--config", str(file), *arguments]) as ctx:
+        with client.make_context(
+            "client", ["--config", str(file), *arguments], auto_envvar_prefix="SOFTLAN_CLIENT"
+        ) as ctx:
             given = {name: ctx.params[name] for name in names}
             return session_config(role=Role.CLIENT, identity=Identity(None, bytes(32)), **given)
 
@@ -381,6 +383,49 @@ def test_a_key_by_what_counts_more(session_of, monkeypatch, text, arguments, key
             session_of(text, *arguments)
     else:
         assert session_of(text, *arguments).key == parse_key(key)
+
+
+AT_HOME = "relay = 'home.example:443'\n"
+OTHERS = "softlan://other.example/PARTY1"
+SECRETS = f"pin = ['{PIN}']\nkey = 'home key'\n"
+FILES = "relay-ca-cert = 'relay.der'\nkey-file = 'room.key'\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "invite", "is_used"),
+    [
+        (AT_HOME + SECRETS, OTHERS, False),
+        (AT_HOME + FILES, OTHERS, False),
+        ("invite = 'softlan://home.example/A'\n" + FILES, OTHERS, False),
+        (f"invite = 'softlan://home.example/A?pin={PIN}&key=home%20key'\n", OTHERS, False),
+        ("relay = '192.0.2.1:443'\nserver-name = 'other.example'\n" + SECRETS, OTHERS, True),
+        (AT_HOME + SECRETS, "softlan://HOME.example:4433/A", True),
+        (AT_HOME + FILES, "softlan://home.example/A", True),
+        (SECRETS, OTHERS, True),
+        (FILES, OTHERS, True),
+    ],
+)
+def test_what_is_for_one_relay_is_not_for_that_of_a_pasted_invite(session_of, capsys, text, invite, is_used):
+    found = session_of(text, invite)
+    assert (found.pinned, found.key is not None) == (is_used, is_used)
+    assert ("is for home.example, and not used for other.example" in capsys.readouterr().err) == (
+        not is_used and "pin=" not in text
+    )
+
+
+def test_what_the_environment_says_of_its_relay_is_for_no_other(session_of, monkeypatch):
+    monkeypatch.setenv("SOFTLAN_KEY", "home key")
+    assert session_of(AT_HOME, OTHERS).key == parse_key("home key")
+    monkeypatch.setenv("SOFTLAN_CLIENT_RELAY", "home.example:443")
+    assert session_of(AT_HOME, OTHERS).key is None
+    assert session_of(AT_HOME, "softlan://home.example/A").key == parse_key("home key")
+    assert session_of(AT_HOME, OTHERS, "--key", "typed key").key == parse_key("typed key")
+
+
+def test_an_invite_with_its_own_key_and_pin_needs_no_words_about_the_files(session_of, capsys):
+    found = session_of(AT_HOME + FILES, f"{OTHERS}?pin={PIN}&key=invited-key")
+    assert (len(found.pins), found.key) == (1, parse_key("invited-key"))
+    assert not capsys.readouterr().err
 
 
 def test_relative_paths_are_relative_to_the_file(tmp_path):

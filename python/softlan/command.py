@@ -1,11 +1,13 @@
 """What the commands of softlan's parts have beyond click's: help in groups, settings from a file, and an invite in place of options.
 
 A value counts in this order: the command line, the environment, the file, the default. An invite stands for the options it
-answers, and counts where it was given; an option given in the same place counts more.
+answers, and counts where it was given; an option given in the same place counts more. What a place that counts less says of its own
+relay, whom to believe and which key to prove, is for no other.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +18,8 @@ from typing import IO, Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from softlan.config import option_type
+from softlan.config import option_type, parse_host_port
+from softlan.errors import ConfigError
 from softlan.invite import Invite, parse_invite
 from softlan.settings import Problem, first_default_file, read_settings
 
@@ -129,19 +132,54 @@ class _Answers:
     used: set[str] = field(default_factory=set)
 
 
+_OF_ONE_RELAY = {"pins": "pins", "relay_ca_cert": "pins", "key": "key", "key_file": "key"}
+"""Parameters that are for the relay which the same place names, and what of an invite takes their place."""
+
+
+def _relay_of(ctx: click.Context, place: ParameterSource) -> str | None:
+    """Give the name of the relay that the environment or the file is about; None when it names none, or none that can be read."""
+    for name, read in (("server_name", str), ("relay", _relay_name), ("invite", _invited_name)):
+        parameter = next((each for each in ctx.command.params if each.name == name), None)
+        if place is ParameterSource.DEFAULT_MAP:
+            said = (ctx.default_map or {}).get(name)
+        else:
+            said = None if parameter is None else parameter.value_from_envvar(ctx)
+        if isinstance(said, str):
+            with contextlib.suppress(ConfigError):
+                return read(said)
+    return None
+
+
+def _relay_name(text: str) -> str:
+    return parse_host_port(text).name
+
+
+def _invited_name(text: str) -> str:
+    return parse_invite(text).relay.name
+
+
 class InvitedOption(click.Option):
-    """An option that an invite can answer."""
+    """An option that an invite can answer, or that is for no relay but its own."""
 
     def consume_value(self, ctx: click.Context, opts: Mapping[str, Any]) -> tuple[Any, ParameterSource]:
         """Take the invite's answer unless the option was given in the same place or one that counts more."""
         value, source = super().consume_value(ctx, opts)
         answers = ctx.meta.get(_INVITE)
-        if not isinstance(answers, _Answers) or answers.values.get(self.name or "") is None:
+        name = self.name or ""
+        if not isinstance(answers, _Answers) or _RANK.get(source, 0) >= _RANK.get(answers.source, 0):
             return value, source
-        if _RANK.get(source, 0) >= _RANK.get(answers.source, 0):
+        if answers.values.get(name) is not None:
+            answers.used.add(name)
+            return answers.values[name], answers.source
+        own, invited = _relay_of(ctx, source), answers.values["server_name"]
+        if name not in _OF_ONE_RELAY or own is None or own.casefold() == invited.casefold():
             return value, source
-        answers.used.add(self.name or "")
-        return answers.values[self.name or ""], answers.source
+        if answers.values[_OF_ONE_RELAY[name]] is None:
+            what = self.opts[0].lstrip("-")
+            click.echo(
+                f"note: the {what} in your settings is for {own}, and not used for {invited}", err=True
+            )
+        return () if self.multiple else None, ParameterSource.DEFAULT
 
     def process_value(self, ctx: click.Context, value: Any) -> Any:
         """Say, when it is missing, that an invite would do."""

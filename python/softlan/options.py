@@ -39,9 +39,11 @@ def grouped(choices: type[Any], parameter: str, *options: Decorator) -> Callable
     return add
 
 
-def path_option(name: str, words: str, *, metavar: str = "FILE") -> Decorator:
+def path_option(
+    name: str, words: str, *, metavar: str = "FILE", cls: type[click.Option] = click.Option
+) -> Decorator:
     """Make an option that names a file; `words` are its help."""
-    return click.option(name, type=click.Path(path_type=Path), metavar=metavar, help=words)
+    return click.option(name, cls=cls, type=click.Path(path_type=Path), metavar=metavar, help=words)
 
 
 def count_option(

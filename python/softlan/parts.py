@@ -154,6 +154,7 @@ def session_options(command: F) -> F:
         path_option(
             "--relay-ca-cert",
             "The relay's certificate or its authority's, DER or PEM; the system's authorities if not given.",
+            cls=InvitedOption,
         ),
         click.option(
             "--room",
@@ -179,7 +180,7 @@ def session_options(command: F) -> F:
             metavar="TEXT",
             help="The room's key or an invite's. Other users of this machine see it: --key-file and SOFTLAN_KEY are safer.",
         ),
-        path_option("--key-file", "A file with the key."),
+        path_option("--key-file", "A file with the key.", cls=InvitedOption),
         path_option("--identity", "Where this peer's identity is kept; made if missing."),
         congestion_option,
     ]

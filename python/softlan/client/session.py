@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from softlan import __version__
-from softlan._core import Connection, CoreError, Endpoint, Mac, TransportSettings
+from softlan._core import CloseReason, Connection, CoreError, Endpoint, Mac, TransportSettings
 from softlan.client.barred import barred
 from softlan.client.lookup import AddressBook
 from softlan.config import Congestion, HostPort, parse_host_port
@@ -85,6 +85,9 @@ _ELSEWHERE_ATTEMPTS = 3
 _BACKOFF_S = (0.1, 0.2, 0.4, 0.8)
 """Pauses between attempts, the last one from then on, each shortened by up to half so that a party does not come back in step. A relay
 that returns is found within about two seconds; an Initial a second is nothing to it."""
+
+_BRIEF_S = 5.0
+"""A stay in the room that was over sooner was none: what ended it is likely to end the next one too, and all who are there are told."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,6 +161,7 @@ class RelaySession:
         self._handler = handler
         self._book = AddressBook()
         self._away_s = 0.0
+        self._entered_s = 0.0
         self._elsewhere: HostPort | None = None
         self._stopping = asyncio.Event()
         self._secret: bytes | None = None
@@ -185,19 +189,21 @@ class RelaySession:
             RejectedError: the relay said no, at first or later, in a way that trying again does not change.
 
         """
-        attempt = 0
+        attempt = brief = 0
         try:
             while not self._stopping.is_set():
                 try:
                     reason = await self._connect_and_stay()
                     attempt = 0
+                    brief = 0 if time.monotonic() - self._entered_s >= _BRIEF_S else brief + 1
                 except SoftlanError as error:
                     if not self.joins or _is_final(error):
                         raise
                     reason = str(error)
                 if self._stopping.is_set():
                     return
-                pause = _BACKOFF_S[min(attempt, len(_BACKOFF_S) - 1)] * random.uniform(0.5, 1.0)  # noqa: S311
+                step = min(attempt + brief, len(_BACKOFF_S) - 1)
+                pause = _BACKOFF_S[step] * random.uniform(0.5, 1.0)  # noqa: S311
                 pause, self._away_s = max(pause, self._away_s), 0.0
                 attempt += 1
                 if attempt > _ELSEWHERE_ATTEMPTS:
@@ -259,17 +265,11 @@ class RelaySession:
         """Say hello and wait for the welcome; raises when there is none."""
         connection = channel.connection
         try:
-            budget = await connection.settled_datagram_budget(timeout=_BUDGET_S)
-            await connection.open_control()
-            channel.start()
-            channel.post(self._hello(connection, budget))
             async with asyncio.timeout(_WELCOME_S):
-                body = await channel.receive()
-            if body is None:
-                raise await self._explain_close(connection)
+                body = await self._answer_to_hello(channel)
+                if body is None:
+                    raise await self._explain_close(connection)
             answer = decode_answer(body)
-        except CoreError as error:
-            raise RelayUnreachableError(f"the relay hung up: {error.args[1]}") from error
         except TimeoutError as error:
             connection.close(Code.PROTOCOL_ERROR.number, "no answer to hello")
             raise RelayUnreachableError(
@@ -282,6 +282,18 @@ class RelaySession:
             connection.close(Code.GOODBYE.number, "")
             raise status.rejected_error(answer)
         return answer
+
+    async def _answer_to_hello(self, channel: ControlChannel) -> bytes | None:
+        """Say hello; gives the body of the answer, None when the relay hung up before or after."""
+        connection = channel.connection
+        try:
+            budget = await connection.settled_datagram_budget(timeout=_BUDGET_S)
+            await connection.open_control()
+            channel.start()
+            channel.post(self._hello(connection, budget))
+        except CoreError:
+            return None
+        return await channel.receive()
 
     def _hello(self, connection: Connection, budget: int) -> Hello:
         config = self.config
@@ -395,7 +407,8 @@ class RelaySession:
             # A goodbye is no answer to a hello: the relay was about to end, or what closed was none of its codes.
             if code.retry is not Retry.NOT_APPLICABLE:
                 return status.rejected_error(Disconnect(code=code, reason=closed.reason or code.meaning))
-        return RelayUnreachableError(f"the relay hung up before it answered ({closed.kind})")
+        why = _CLOSE_WORDS.get(closed.kind, closed.reason or closed.kind)
+        return RelayUnreachableError(f"the relay hung up before it answered: {why}")
 
     async def _stay(self, joined: _Joined, stopping: asyncio.Future[Any]) -> _Joined | str:
         """Be in the room until `stop`, or until the connection ends or another has taken its place.
@@ -404,18 +417,19 @@ class RelaySession:
         knows nothing of the first, and one that is only slow loses nothing by it.
         """
         channel = joined.channel
-        self._enter(joined)
         listening = asyncio.ensure_future(self._listen(channel))
         reporting = asyncio.ensure_future(self._report(channel))
         doubting: asyncio.Future[None] = asyncio.ensure_future(channel.connection.silence(_SILENCE_S))
         successor: asyncio.Task[_Joined] | None = None
         try:
+            self._enter(joined)
             while True:
                 doubt: asyncio.Future[Any] = doubting if successor is None else successor
                 await asyncio.wait((listening, stopping, doubt), return_when=asyncio.FIRST_COMPLETED)
                 if stopping.done():
                     await self._say_goodbye(joined)
                     return "stopped"
+                is_doubled = successor is not None
                 if successor is not None and successor.done():
                     if successor.exception() is None:
                         log_event(logger, Event.SESSION_MOVED, "the relay answers again, on a new connection")
@@ -427,7 +441,7 @@ class RelaySession:
                         and (came := await self._wait_for(successor, stopping)) is not None
                     ):
                         return came
-                    reason = listening.result()
+                    reason = _reason(listening, is_doubled=is_doubled)
                     log_event(logger, Event.SESSION_LOST, f"connection lost: {reason}", reason=reason)
                     return reason
                 if successor is None and doubting.done():
@@ -448,6 +462,7 @@ class RelaySession:
         gateway = any(peer.role is Role.GATEWAY for peer in peers)
         self._handler.joined(channel.connection, welcome)
         self.joins += 1
+        self._entered_s = time.monotonic()
         self.entered.set()
         log_event(
             logger,
@@ -513,7 +528,10 @@ class RelaySession:
             channel.connection.close(error.code.number, str(error))
             return f"the relay broke the protocol: {error}"
         if said is None:
-            closed = await channel.connection.closed()
+            closed = await self._closed(channel.connection)
+            if closed is None:
+                channel.connection.close(Code.PROTOCOL_ERROR.number, _STREAM_ENDED)
+                return f"the relay broke the protocol: {_STREAM_ENDED}"
             if closed.kind != "peer" or closed.code is None:
                 return _CLOSE_WORDS.get(closed.kind, closed.reason or closed.kind)
             code = Code.from_number(closed.code)
@@ -521,6 +539,14 @@ class RelaySession:
         if said.code.retry is Retry.NO:
             raise status.rejected_error(said)
         return said.reason or said.code.meaning
+
+    async def _closed(self, connection: Connection) -> CloseReason | None:
+        """Wait for the end of a connection whose control stream has ended; None when the relay keeps it all the same."""
+        try:
+            async with asyncio.timeout(self.config.idle_timeout_s):
+                return await connection.closed()
+        except TimeoutError:
+            return None
 
     def _note(self, notice: Notice) -> None:
         """Keep what the relay says is wrong until it says that it is over."""
@@ -565,6 +591,8 @@ _TRUST_FAULTS = {
     "bad-certificate": TrustFault.OTHER,
 }
 
+_STREAM_ENDED = "the control stream ended before the connection"
+
 _CLOSE_WORDS = {
     "timed-out": "the relay is not answering any more",
     "reset": "the relay was restarted",
@@ -601,6 +629,20 @@ def explain_failure(error: CoreError, relay: HostPort, waited_s: float, *, pinne
 def _software(name: str | None) -> str:
     ours = f"softlan/{__version__} ({platform.system().lower()})"
     return (ours if name is None else f"{name}; {ours}")[:64]
+
+
+def _reason(listening: asyncio.Future[str], *, is_doubled: bool) -> str:
+    """Give the reason that `_listen` ended with; raises when it is for good.
+
+    `is_doubled`: a second connection was being tried. The relay may have let that one in and given it the first one's place; when its
+    welcome is lost on the way, that is nobody else with this identity.
+    """
+    try:
+        return listening.result()
+    except RejectedError as error:
+        if is_doubled and error.code is Code.REPLACED:
+            return "the relay knew of the second connection before we did"
+        raise
 
 
 async def _cancel(*tasks: asyncio.Future[Any]) -> None:

@@ -1,0 +1,170 @@
+"""`RelaySession`: what a client and a gateway make of a relay, or a way to it, that does not do what it should."""
+
+import asyncio
+import contextlib
+import sys
+from pathlib import Path
+
+import pytest
+
+from softlan._core import Endpoint, TransportSettings
+from softlan.client import Session, session
+from softlan.control.codes import Code
+from softlan.errors import RejectedError, RelayUnreachableError, SoftlanError
+from softlan.relay.gate import GateLimits
+from softlan.relay.server import Relay, RelayConfig
+
+sys.path.append(str(Path(__file__).parents[1] / "relay"))
+
+from serving import NAME, SHOWN, serving, until
+
+
+def join(address):
+    return Session.join(relay=address, room="A", certificate=SHOWN.leaf, server_name=NAME)
+
+
+@contextlib.asynccontextmanager
+async def relay_that_throws_out(monkeypatch):
+    """A relay at which a peer is in the room for a moment, each time."""
+
+    async def fail(*_):
+        await asyncio.sleep(0.2)  # so that the welcome is read
+        raise RuntimeError("a fault of the relay's")
+
+    async with serving(RelayConfig(listen="127.0.0.1:0")) as relay:
+        monkeypatch.setattr(Relay, "_listen_to", fail)
+        yield relay
+
+
+async def pauses_between(monkeypatch, relay, count):
+    """The first pauses of a session that comes back at once."""
+    pauses = []
+
+    async def pause(_, seconds):
+        pauses.append(seconds)
+        await asyncio.sleep(0)
+
+    monkeypatch.setattr(session.RelaySession, "_pause", pause)
+    async with join(relay.local_address):
+        await until(lambda: len(pauses) >= count)
+    return pauses[:count]
+
+
+async def test_stays_that_do_not_last_are_ever_further_apart(monkeypatch):
+    async with relay_that_throws_out(monkeypatch) as relay:
+        pauses = await pauses_between(monkeypatch, relay, 6)
+    assert min(pauses[-3:]) >= session._BACKOFF_S[-1] / 2
+
+
+async def test_after_a_stay_that_lasted_a_session_is_back_at_once(monkeypatch):
+    monkeypatch.setattr(session, "_BRIEF_S", 0.0)
+    async with relay_that_throws_out(monkeypatch) as relay:
+        pauses = await pauses_between(monkeypatch, relay, 6)
+    assert max(pauses) <= session._BACKOFF_S[0]
+
+
+async def test_a_relay_that_hangs_up_before_the_hello_has_its_code_understood():
+    limits = GateLimits(connections=1)
+    async with serving(RelayConfig(listen="127.0.0.1:0", gate=limits)) as relay, join(relay.local_address):
+        with pytest.raises(RejectedError) as refused:
+            async with join(relay.local_address):
+                pass
+    assert refused.value.code is Code.TOO_MANY_CONNECTIONS
+    assert refused.value.hint
+
+
+async def test_a_relay_that_ends_the_stream_and_keeps_the_connection_is_not_waited_for(monkeypatch):
+    monkeypatch.setattr(session, "_WELCOME_S", 0.5)
+    endpoint = Endpoint.server("127.0.0.1:0", list(SHOWN.chain), SHOWN.key, TransportSettings())
+    kept = []
+
+    async def end_streams():
+        while (connection := await endpoint.accept()) is not None:
+            kept.append(connection)
+            await connection.accept_control()
+            await connection.read_control(1000)
+            await connection.finish_control(timeout=0.1)
+
+    relay = asyncio.create_task(end_streams())
+    try:
+        async with asyncio.timeout(15):
+            with pytest.raises(RelayUnreachableError, match="did not answer the hello"):
+                async with join(endpoint.local_address):
+                    pass
+    finally:
+        relay.cancel()
+        endpoint.stop()
+
+
+async def test_who_is_in_the_room_comes_back_from_a_connection_without_its_stream():
+    async with serving(RelayConfig(listen="127.0.0.1:0")) as relay, join(relay.local_address) as joined:
+        (peer,) = relay._peers.values()
+        await peer.channel.finish()
+        await until(lambda: joined._inner.joins == 2)
+
+
+class _Line(asyncio.DatagramProtocol):
+    """A relay's UDP, which can lose everything, or everything of connections begun since but their handshakes."""
+
+    def __init__(self, relay):
+        self.relay, self.player, self.mode, self.known = relay, None, "whole", b""
+
+    def connection_made(self, transport):
+        self.transport = transport
+
+    def datagram_received(self, data, address):
+        if address != self.relay:
+            self.player = address
+            self.transport.sendto(data, self.relay)
+            return
+        # RFC 9000 section 17.3: short headers have the highest bit clear, and begin with the connection id.
+        is_short = not data[0] & 0x80
+        if is_short and self.mode == "whole":
+            self.known = data[1:3]
+        if self.mode == "dead" or (self.mode == "old" and is_short and data[1:3] != self.known):
+            return
+        self.transport.sendto(data, self.player)
+
+
+async def test_a_session_is_not_ended_by_its_own_second_connection(monkeypatch):
+    """The relay lets the second connection in and tells the first that it was replaced; the welcome is lost on the way."""
+    monkeypatch.setattr(session, "_WELCOME_S", 1.0)
+    async with serving(RelayConfig(listen="127.0.0.1:0")) as relay:
+        host, port = relay.local_address.rsplit(":", 1)
+        transport, line = await asyncio.get_running_loop().create_datagram_endpoint(
+            lambda: _Line((host, int(port))), local_addr=("127.0.0.1", 0)
+        )
+        with contextlib.closing(transport):
+            async with join("{}:{}".format(*transport.get_extra_info("sockname"))) as joined:
+                await until(lambda: joined.connected and relay.peer_count == 1)
+                await asyncio.sleep(0.2)  # so that the line has seen the connection's id
+                line.mode = "dead"
+                await asyncio.sleep(session._SILENCE_S + 0.1)
+                line.mode = "old"
+                await until(lambda: not joined.connected)
+                line.mode = "whole"
+                await until(lambda: joined.connected)
+
+
+async def test_a_room_that_cannot_be_used_leaves_no_connection(monkeypatch):
+    """An adapter that is just not there when the session comes back: the next attempt may find it."""
+    async with serving(RelayConfig(listen="127.0.0.1:0")) as relay, join(relay.local_address) as joined:
+        handler, paused = joined._inner._handler, []
+        enter = handler.joined
+
+        def refuse(*_):
+            raise SoftlanError("the adapter is restarting")
+
+        async def pause(_, seconds):
+            paused.append(joined.connected)
+            if len(paused) == 2:
+                handler.joined = enter
+            await asyncio.sleep(seconds)
+
+        handler.joined = refuse
+        monkeypatch.setattr(session.RelaySession, "_pause", pause)
+        (peer,) = relay._peers.values()
+        peer.channel.connection.close(Code.INTERNAL_ERROR.number, "")
+        await until(lambda: joined._inner.joins == 2)
+        assert paused == [False, False]
+        assert joined.connected
