@@ -1,11 +1,13 @@
 """`softlan invite` beside real relays on loopback, and from options alone."""
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,28 +33,43 @@ def softlan(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str
     )
 
 
+@contextlib.contextmanager
+def running(directory: Path, *options: str, **environment: str) -> Iterator[list[dict[str, Any]]]:
+    """A relay with this runtime directory, until it is stopped; gives what it logged up to its first invite."""
+    base = [
+        "relay",
+        "--listen",
+        "127.0.0.1:0",
+        "--log-format",
+        "json",
+        "--public-host",
+        "party.example.org:4433",
+    ]
+    told = {"SOFTLAN_RUNTIME_DIR": str(directory), "SOFTLAN_RELAY_CONFIG": os.devnull, **environment}
+    part = subprocess.Popen(
+        [sys.executable, "-m", "softlan", *base, *options],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **told},
+    )
+    try:
+        assert part.stderr is not None
+        said = [json.loads(part.stderr.readline())]
+        while said[-1]["event"] != "invite.ready":
+            said.append(json.loads(part.stderr.readline()))
+        yield said
+    finally:
+        part.terminate()
+        assert part.wait(30) == 0
+
+
 @pytest.fixture(scope="module")
 def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A relay with an open room and one with a key; gives its runtime directory."""
     directory = tmp_path_factory.mktemp("r")
     (directory / "rooms.toml").write_text(ROOMS)
-    options = ["--listen", "127.0.0.1:0", "--log-format", "json", "--public-host", "party.example.org:4433"]
-    options += ["--state", str(directory / "state"), "--rooms", str(directory / "rooms.toml")]
-    environment = {**os.environ, "SOFTLAN_RUNTIME_DIR": str(directory), "SOFTLAN_RELAY_CONFIG": os.devnull}
-    running = subprocess.Popen(
-        [sys.executable, "-m", "softlan", "relay", *options],
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment,
-    )
-    try:
-        assert running.stderr is not None
-        while json.loads(running.stderr.readline())["event"] != "invite.ready":
-            pass
+    with running(directory, "--state", str(directory / "state"), "--rooms", str(directory / "rooms.toml")):
         yield directory
-    finally:
-        running.terminate()
-        assert running.wait(30) == 0
 
 
 def test_an_open_room_needs_no_key(relay):
@@ -75,6 +92,22 @@ def test_a_room_with_a_key_gets_one_of_its_own(relay):
     told = json.loads(softlan(relay, "invite", "keyed", "--gateway", "--json").stdout)
     assert told["command"].startswith('softlan gateway "softlan://party.example.org:4433/KEYED?pin=')
     assert told["expires"] > 0
+
+
+def test_in_the_directory_that_systemd_gives_the_certificate_is_kept_too(tmp_path):
+    """`StateDirectory=` without --state: a second start has the same pin, and says nothing of invites that end."""
+    pins = []
+    for _ in range(2):
+        with running(tmp_path, STATE_DIRECTORY=str(tmp_path / "state")) as said:
+            pins += [line["pin"] for line in said if line["event"] == "relay.listening"]
+            assert "invite.note" not in {line["event"] for line in said}
+    assert pins[0] == pins[1]
+
+
+def test_that_invites_end_with_the_relay_is_said_beside_any_address(tmp_path):
+    with running(tmp_path):
+        for more in ([], ["--host", "other.example.org"]):
+            assert "made anew at each start" in softlan(tmp_path, "invite", "a", *more).stderr, more
 
 
 def test_which_room_is_asked_where_there_are_several(relay):

@@ -117,7 +117,7 @@ def _from_relay(wish: _Wish) -> _Made:
     found = _running(wish.pid)
     where = found["invite"]
     room = wish.room or _only_room(where)
-    notes: list[str] = [] if wish.host else list(where["notes"])
+    notes: list[str] = [*(() if wish.host else where["address_notes"]), *where["notes"]]
     relay = _relay(wish.host, where, found["listen"])
     if where["only"] and room not in where["rooms"]:
         raise ConfigError(f"the relay does not serve room {room}: it has {', '.join(where['rooms'])}")

@@ -45,7 +45,7 @@ def test_a_certificate_of_an_authority_needs_no_pin_under_its_own_name():
 
 def test_a_certificate_that_will_not_last_is_mentioned():
     found = find_whereabouts("[::]:443", ("h", None), kept=False, **DEV)
-    assert "--state" in found.notes[0]
+    assert "--state" in found.other_notes[0]
     assert str(found.invite("a")) == f"softlan://h/A?pin={PIN}"
 
 

@@ -53,14 +53,18 @@ class AccessChoices:
             misbehaved=Rate(self.misbehaved_per_minute / 60, self.misbehaved_per_minute),
         )
 
+    @property
+    def directory(self) -> Path | None:
+        """Where all that lasts is kept: the directory chosen, or the one systemd gives (systemd.exec(5)), or none."""
+        given = os.environ.get("STATE_DIRECTORY", "").split(":")[0]
+        return self.state or (Path(given) if given else None)
+
     def memory(self) -> RelayState:
-        """Open the state directory: the one chosen, or the one systemd gives (systemd.exec(5)), or none.
+        """Open the state directory, if there is one.
 
         Raises ConfigError: it cannot be used.
         """
-        given = os.environ.get("STATE_DIRECTORY", "").split(":")[0]
-        directory = self.state or (Path(given) if given else None)
-        return RelayState() if directory is None else RelayState.open(directory)
+        return RelayState() if self.directory is None else RelayState.open(self.directory)
 
     def next_pins(self) -> list[str]:
         """Say the pins of the certificates that come next.

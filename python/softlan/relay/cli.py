@@ -164,10 +164,10 @@ def relay(
         successor=end.successor,
         gate=access.limits(),
     )
-    kept = certificate.kept(access.state)
+    kept = certificate.kept(access.directory)
 
     def load() -> ServerCertificate:
-        return certificate.load(access.state)
+        return certificate.load(access.directory)
 
     async def main(stopping: asyncio.Event) -> None:
         with contextlib.ExitStack() as stack:

@@ -61,7 +61,8 @@ class Inviting:
         """Give what `softlan invite` needs, as a part of the status."""
         found = self.whereabouts
         relay = None if found.relay is None else str(found.relay)
-        told = {"relay": relay, "pins": found.pins, "notes": found.notes}
+        told = {"relay": relay, "pins": found.pins}
+        told |= {"address_notes": found.address_notes, "notes": found.other_notes}
         rooms = {"rooms": dict(self.rooms), "open_rooms": self.open_rooms, "only": bool(self.allowed)}
         return {**told, **rooms}
 

@@ -22,11 +22,20 @@ _ELSEWHERE = (("192.0.2.1", socket.AF_INET), ("2001:db8::1", socket.AF_INET6))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Whereabouts:
-    """What an invite to this relay says. `relay` is None where not even a guess can be made; `notes` are for the operator."""
+    """What an invite to this relay says. `relay` is None where not even a guess can be made.
+
+    `notes` are for the operator: those about the address, and those that hold under any.
+    """
 
     relay: HostPort | None
     pins: tuple[str, ...]
-    notes: tuple[str, ...] = ()
+    address_notes: tuple[str, ...] = ()
+    other_notes: tuple[str, ...] = ()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """All of them."""
+        return self.address_notes + self.other_notes
 
     def invite(self, room: str, key: str | None = None) -> Invite:
         """Make an invite to a room. `relay` must not be None."""
@@ -51,7 +60,8 @@ def find_whereabouts(
     """
     bound = parse_host_port(listening)
     address = ipaddress.ip_address(bound.host.partition("%")[0])
-    notes: list[str] = []
+    about_address: list[str] = []
+    others: tuple[str, ...] = ()
     relay: HostPort | None
     if public is not None:
         relay = HostPort(public[0], public[1] or bound.port)
@@ -60,25 +70,25 @@ def find_whereabouts(
         best = next((text for text in known if ipaddress.ip_address(text).is_global), next(iter(known), None))
         relay = None if best is None else HostPort(best, bound.port)
         if best is None:
-            notes.append(
+            about_address.append(
                 "this machine has no address to the outside: tell players' way in with --public-host NAME"
             )
         elif not ipaddress.ip_address(best).is_global:
-            notes.append(
+            about_address.append(
                 f"{best} is good in this machine's own network only; for players elsewhere give your public name or address"
                 " with --public-host NAME, and let the router forward the UDP port"
             )
     if certified_names is not None and relay is not None and relay.host.lower() in certified_names:
         pins = ()  # A renewed certificate may have another key; its authority and name say enough.
     elif certified_names is not None:
-        notes.append(
+        about_address.append(
             f"the certificate is not for {relay.host if relay else 'that name'}, so invites carry its key's pin and end with the key"
         )
     elif not kept:
-        notes.append(
-            "the certificate is made anew at each start, and invites end with it: keep it with --state DIR"
+        others = (
+            "the certificate is made anew at each start, and invites end with it: keep it with --state DIR",
         )
-    return Whereabouts(relay=relay, pins=pins, notes=tuple(notes))
+    return Whereabouts(relay=relay, pins=pins, address_notes=tuple(about_address), other_notes=others)
 
 
 def own_addresses() -> tuple[str, ...]:
