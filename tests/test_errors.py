@@ -20,6 +20,23 @@ def test_wrong_usage_has_an_exit_code_of_its_own():
     assert all(issubclass(kind, SoftlanError) for kind in others)
 
 
+def test_what_a_relay_refuses_until_a_person_changes_something_has_another():
+    """Units do not start a part again at it; whoever waits for a place, or for a minute after a kick, is to go on trying."""
+    final = {code.value for code in Code if RejectedError(code, "no").exit_code == RejectedError.FINAL}
+    assert final == {
+        "unsupported-protocol",
+        "invalid-hello",
+        "invalid-room",
+        "key-required",
+        "key-wrong",
+        "invite-expired",
+        "invite-used",
+        "gateway-not-allowed",
+        "banned",
+    }
+    assert {RejectedError(code, "no").exit_code for code in Code if code.value not in final} == {1}
+
+
 @pytest.mark.parametrize("code", Code)
 def test_a_rejection_may_be_retried_as_its_code_says(code):
     assert RejectedError(code, "no").retryable == (code.retry is Retry.LATER)

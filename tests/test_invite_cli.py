@@ -14,7 +14,7 @@ import pytest
 from softlan import qr
 from softlan.control.keys import Invite as IssuedKey
 from softlan.control.keys import parse_key
-from softlan.errors import SoftlanError
+from softlan.errors import RejectedError, SoftlanError
 from softlan.invite import parse_invite
 
 PIN = "A" * 43
@@ -108,6 +108,16 @@ def test_that_invites_end_with_the_relay_is_said_beside_any_address(tmp_path):
     with running(tmp_path):
         for more in ([], ["--host", "other.example.org"]):
             assert "made anew at each start" in softlan(tmp_path, "invite", "a", *more).stderr, more
+
+
+def test_who_is_refused_for_good_ends_with_a_status_of_its_own(relay):
+    """At which units stop; a relay that is not there yet is worth another try."""
+    (part,) = json.loads(softlan(relay, "status", "--json").stdout)
+    (pin,) = part["status"]["invite"]["pins"]
+    entrance = ["--relay", part["status"]["listen"], "--pin", pin, "--config", os.devnull]
+    identity = ["--identity", str(relay / "identity.json")]
+    ended = softlan(relay, "client", *entrance, "--room", "KEYED", "--key", "incorrect horse", *identity)
+    assert ended.returncode == RejectedError.FINAL, ended.stderr
 
 
 def test_which_room_is_asked_where_there_are_several(relay):

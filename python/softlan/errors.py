@@ -1,14 +1,13 @@
 """Every error softlan raises on purpose, as types: what went wrong, what to do next, and how a command exits.
 
 A command line prints `error: <message>` and, where there is one, `hint: <hint>`, and exits with `exit_code`:
-1 for what went wrong while running, 2 for what was asked for wrongly. Anything that is not a `SoftlanError`
-is a bug.
+1 for what went wrong while running, 2 for what was asked for wrongly, 4 for what a relay refuses until a person changes something
+(3 is a grade of `softlan doctor`). Anything that is not a `SoftlanError` is a bug.
 """
 
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import ClassVar
 
 from softlan.control.codes import Code, Retry
 
@@ -32,7 +31,7 @@ __all__ = [
 class SoftlanError(Exception):
     """Base of all of them; `str()` is one sentence for a person, `hint` says what to do about it."""
 
-    exit_code: ClassVar[int] = 1
+    exit_code: int = 1
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
@@ -43,7 +42,7 @@ class SoftlanError(Exception):
 class ConfigError(SoftlanError):
     """An option, a setting or a file given by the user does not make sense."""
 
-    exit_code: ClassVar[int] = 2
+    exit_code = 2
 
 
 class PrivilegeError(SoftlanError):
@@ -82,6 +81,9 @@ class TrustError(SoftlanError):
 class RejectedError(SoftlanError):
     """The relay refused the hello or ended the session, and said why (docs/protocol.md, codes)."""
 
+    FINAL = 4
+    """The exit status where trying again does not help: the units of client and gateway stop at it."""
+
     def __init__(
         self,
         code: Code,
@@ -93,6 +95,8 @@ class RejectedError(SoftlanError):
     ) -> None:
         super().__init__(reason, hint=hint)
         self.code = code
+        if code.retry is Retry.NO:
+            self.exit_code = self.FINAL
         self.reason = reason
         self.field = field
         self.required_budget = required_budget

@@ -78,7 +78,7 @@ async def test_a_room_with_a_key_is_entered_by_invite_alone(empty_party: Party) 
     for name, given, words in (("ben", link, "invite"), ("cid", link.partition("&")[0], "key")):
         late = party.make_client(name, invite=given)
         await late.program.start()
-        assert await late.program.wait(20) == 1
+        assert await late.program.wait(20) == 4
         assert words in late.program.tail(), late.program.tail()
     lan = party.add_lan("home")
     gateway = party.make_gateway("gateway", lan, invite=await invite(relay, "PARTY1", "--gateway"))

@@ -68,7 +68,7 @@ def test_every_state_has_a_sentence_here():
     assert {type(state) for state, _ in STATES} == set(status.State.__args__)
 
 
-@pytest.mark.parametrize("code", [code for code in Code if code.retry is Retry.NO])
+@pytest.mark.parametrize("code", [code for code in Code if code.retry in (Retry.NO, Retry.PERHAPS)])
 def test_what_will_not_mend_itself_comes_with_a_hint(code):
     if code is not Code.PROTOCOL_ERROR:
         assert suggest(status.Rejected(code, "no"))

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from softlan.cli import main
-from softlan.errors import ConfigError
+from softlan.errors import ConfigError, RejectedError
 from softlan.lab.testing import need
 
 UNITS = Path(__file__).parents[2] / "packaging" / "systemd"
@@ -89,5 +89,7 @@ def test_the_relay_has_a_line_for_rooms_and_for_a_key_file():
 
 
 @pytest.mark.parametrize("name", SESSIONS.values())
-def test_settings_that_cannot_be_used_are_not_tried_again(name):
-    assert f"\nRestartPreventExitStatus={ConfigError.exit_code}\n" in (UNITS / name).read_text()
+def test_what_only_a_person_can_change_is_not_tried_again(name):
+    """Settings that cannot be used, and what a relay refuses for good."""
+    statuses = f"{ConfigError.exit_code} {RejectedError.FINAL}"
+    assert f"\nRestartPreventExitStatus={statuses}\n" in (UNITS / name).read_text()

@@ -536,7 +536,7 @@ class RelaySession:
                 return _CLOSE_WORDS.get(closed.kind, closed.reason or closed.kind)
             code = Code.from_number(closed.code)
             said = Disconnect(code=code, reason=closed.reason or code.meaning)
-        if said.code.retry is Retry.NO:
+        if said.code.retry in (Retry.NO, Retry.PERHAPS):
             raise status.rejected_error(said)
         return said.reason or said.code.meaning
 

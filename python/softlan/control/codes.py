@@ -12,10 +12,15 @@ __all__ = ["Code", "Retry"]
 
 
 class Retry(StrEnum):
-    """Whether trying again helps."""
+    """Whether trying again helps: not, or with luck, or after a while.
+
+    Both NO and PERHAPS end a session. Beyond NO a person has to change something: settings, key, invite, or the relay's rules. What
+    stands in the way of PERHAPS may pass by itself, as when somebody leaves, so that a standing service goes on trying.
+    """
 
     NOT_APPLICABLE = "-"
     NO = "no"
+    PERHAPS = "perhaps"
     LATER = "later"
 
 
@@ -40,7 +45,7 @@ class Code(StrEnum):
         return member
 
     GOODBYE = "goodbye", 0, Retry.NOT_APPLICABLE, "the peer left on purpose"
-    PROTOCOL_ERROR = "protocol-error", 1, Retry.NO, "malformed or unexpected control message"
+    PROTOCOL_ERROR = "protocol-error", 1, Retry.PERHAPS, "malformed or unexpected control message"
     UNSUPPORTED_PROTOCOL = (
         "unsupported-protocol",
         2,
@@ -57,24 +62,24 @@ class Code(StrEnum):
     DUPLICATE_MAC = (
         "duplicate-mac",
         5,
-        Retry.NO,
+        Retry.PERHAPS,
         "another client in the room has this MAC, or a machine on the gateway's LAN",
     )
-    GATEWAY_PRESENT = "gateway-present", 6, Retry.NO, "the room has a gateway already"
-    ROOM_FULL = "room-full", 7, Retry.NO, "the room has its number of peers"
+    GATEWAY_PRESENT = "gateway-present", 6, Retry.PERHAPS, "the room has a gateway already"
+    ROOM_FULL = "room-full", 7, Retry.PERHAPS, "the room has its number of peers"
     RELAY_FULL = "relay-full", 8, Retry.LATER, "the relay has its number of rooms or peers"
     BUDGET_TOO_SMALL = (
         "budget-too-small",
         9,
-        Retry.NO,
+        Retry.PERHAPS,
         "without fragments this peer cannot carry the room's frames; `required_budget` says what it takes",
     )
     HELLO_TIMEOUT = "hello-timeout", 10, Retry.LATER, "no hello within the deadline"
-    MALFORMED_DATAGRAMS = "malformed-datagrams", 11, Retry.NO, "too many malformed datagrams"
+    MALFORMED_DATAGRAMS = "malformed-datagrams", 11, Retry.PERHAPS, "too many malformed datagrams"
     REPLACED = (
         "replaced",
         12,
-        Retry.NO,
+        Retry.PERHAPS,
         "a newer connection of the same identity took this one's place",
     )
     SHUTTING_DOWN = "shutting-down", 13, Retry.LATER, "the relay is stopping or restarting"
@@ -85,7 +90,7 @@ class Code(StrEnum):
         "the connection timed out or was reset (only in `peer_left`)",
     )
     INTERNAL_ERROR = "internal-error", 15, Retry.LATER, "a fault in the relay; its log says more"
-    KICKED = "kicked", 16, Retry.NO, "the relay's operator removed the peer"
+    KICKED = "kicked", 16, Retry.PERHAPS, "the relay's operator removed the peer"
     KEY_REQUIRED = "key-required", 17, Retry.NO, "the room takes only peers that prove a key"
     KEY_WRONG = "key-wrong", 18, Retry.NO, "the proof does not fit a key of the room"
     INVITE_EXPIRED = "invite-expired", 19, Retry.NO, "the invite's time is over"
@@ -109,7 +114,7 @@ class Code(StrEnum):
         Retry.LATER,
         "too many connections from this address, or too many that have not said hello",
     )
-    CONTROL_FLOOD = "control-flood", 25, Retry.NO, "too many control messages, or too large ones"
+    CONTROL_FLOOD = "control-flood", 25, Retry.PERHAPS, "too many control messages, or too large ones"
     SLOW_READER = "slow-reader", 26, Retry.LATER, "the peer does not read its control messages"
 
     @classmethod

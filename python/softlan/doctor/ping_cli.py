@@ -93,7 +93,7 @@ def ping(
     options, it joins the room as a visitor of its own, which takes neither an adapter nor rights. An id or MAC is answered by the
     player's softlan itself, an address by the machine that has it, be it a player's or one behind the gateway.
 
-    Exit status: 0 all is good, 1 something is bad, 2 used wrongly, 3 something is poor.
+    Exit status: 0 all is good, 1 something is bad, 2 used wrongly, 3 something is poor, 4 the relay refuses the key or the invite.
     """
     configure_logging(LogFormat.TEXT, logging.ERROR)  # What a session would log is told by the lines below.
     del identity  # A visitor has one of its own, for this run.
