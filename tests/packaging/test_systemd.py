@@ -71,6 +71,19 @@ def test_an_installed_softlan_prints_the_unit_for_itself(name):
     assert here in done.output
 
 
+@pytest.mark.parametrize("instance", ["eth0", "br\\x2dlan"])
+def test_a_gateway_starts_whenever_its_interface_appears(tmp_path, instance):
+    """A device that goes away stops the unit, which no Restart= undoes; the device's coming back is what starts it."""
+    need("systemctl")
+    units = tmp_path / "etc/systemd/system"
+    units.mkdir(parents=True)
+    (units / "softlan-gateway@.service").write_text((UNITS / "softlan-gateway@.service").read_text())
+    unit = f"softlan-gateway@{instance}.service"
+    subprocess.run(["systemctl", f"--root={tmp_path}", "enable", unit], check=True, timeout=60)
+    for wants in ("multi-user.target", f"sys-subsystem-net-devices-{instance}.device"):
+        assert (units / f"{wants}.wants" / unit).is_symlink()
+
+
 SESSIONS = {"client": "softlan-client.service", "gateway": "softlan-gateway@.service"}
 LOADED = re.compile(r"^#   LoadCredential=(.+):/etc/softlan/\1$", re.MULTILINE)
 
