@@ -23,7 +23,7 @@ def values(family, *labels):
 
 def one_room(**counters):
     room = RoomNumbers(1, Counter(client=2), [0.01, 0.03, 0.02], Counter(counters))
-    return Numbers({"A": room}, 5, {Code.ROOM_FULL: 2}, {"retries": 7, "unfinished": 3})
+    return Numbers({"A": room}, 5, {Code.ROOM_FULL: 2}, {"retries": 7, "unfinished": 3}, 1.8e9)
 
 
 def test_the_counters_of_the_core_are_all_there():
@@ -56,6 +56,7 @@ def test_peers_and_refusals():
     assert values(told["softlan_rejections"], "code")[(Code.ROOM_FULL.value,)] == 2
     assert values(told["softlan_handshakes"], "outcome") == {("retries",): 7}
     assert values(told["softlan_handshakes_unfinished"]) == {(): 3}
+    assert values(told["softlan_certificate_not_after_seconds"]) == {(): 1.8e9}
     assert values(told["softlan_rtt_median_seconds"], "room") == {("A",): 0.02}
     assert values(told["softlan_rtt_max_seconds"], "room") == {("A",): 0.03}
 

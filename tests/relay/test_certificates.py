@@ -1,7 +1,9 @@
 """The relay's certificates: made, kept, loaded."""
 
+import asyncio
 import datetime
 import errno
+import functools
 import ipaddress
 import logging
 import os
@@ -20,12 +22,20 @@ from cryptography.hazmat.primitives.serialization import (
     load_der_private_key,
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID
+from serving import until
 
 from softlan.errors import ConfigError
-from softlan.relay import cli
+from softlan.relay import cli, server
 from softlan.relay.access_options import AccessChoices
 from softlan.relay.admin import Pins
-from softlan.relay.certificates import kept_dev_certificate, load_certificate, make_dev_certificate, write_der
+from softlan.relay.certificates import (
+    DEV_LIFETIME,
+    kept_dev_certificate,
+    load_certificate,
+    make_dev_certificate,
+    watch_expiry,
+    write_der,
+)
 from softlan.trust import load_trusted_certificates
 
 NAME = "lanparty-relay.local"
@@ -285,6 +295,27 @@ def test_the_end_is_announced(tmp_path, caplog, left, words):
     with caplog.at_level(logging.INFO):
         load_certificate(*write_pem(tmp_path, own), now=moment)
     assert (words in caplog.text) if words else (caplog.text == "")
+
+
+def ending(left_days):
+    """Make a certificate that ends in so many days and an hour."""
+    return make_dev_certificate(NAME, now=now() - DEV_LIFETIME + datetime.timedelta(days=left_days, hours=1))
+
+
+async def test_a_relay_that_runs_looks_at_the_certificate_that_it_shows(caplog, monkeypatch):
+    monkeypatch.setattr(server, "watch_expiry", functools.partial(watch_expiry, every_s=0.01))
+    far, near = ending(300), ending(3)
+    running = server.Relay.start(server.RelayConfig(listen="127.0.0.1:0"), far)
+    serving = asyncio.create_task(running.serve())
+    try:
+        assert running.numbers().certificate_not_after == far.not_after.timestamp()
+        running.replace_certificate(near)
+        await until(lambda: "the certificate expires in 3 days" in caplog.text)
+        assert running.numbers().certificate_not_after == near.not_after.timestamp()
+    finally:
+        await running.close()
+        await asyncio.gather(serving, return_exceptions=True)
+    assert "certificate.expiring" in {record.event for record in caplog.records}
 
 
 # Handed out

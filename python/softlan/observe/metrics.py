@@ -88,6 +88,13 @@ class _RelayCollector(Collector):
             [],
             [((), handshakes.get("unfinished", 0))],
         )
+        if numbers.certificate_not_after is not None:
+            yield _gauge(
+                "softlan_certificate_not_after_seconds",
+                "When the relay's certificate ends, in seconds since 1970.",
+                [],
+                [((), numbers.certificate_not_after)],
+            )
         for name in COUNTER_NAMES:
             if name not in DROP_COUNTERS:
                 yield _counter(

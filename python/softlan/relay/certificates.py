@@ -5,6 +5,7 @@ What peers compare it with is the business of `softlan.trust`.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import datetime
 import ipaddress
@@ -12,7 +13,8 @@ import logging
 import re
 import stat
 import sys
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cryptography import x509
@@ -40,6 +42,8 @@ __all__ = [
     "kept_dev_certificate",
     "load_certificate",
     "make_dev_certificate",
+    "warn_of_expiry",
+    "watch_expiry",
     "write_der",
 ]
 
@@ -53,6 +57,9 @@ BACKDATE = datetime.timedelta(days=1)
 
 EXPIRY_WARNING = datetime.timedelta(days=14)
 
+_LOOK_S = 86400.0
+"""How often a running relay looks when its certificate ends: seconds, a day."""
+
 _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)", re.IGNORECASE)
 _MAX_COMMON_NAME = 64  # ub-common-name, RFC 5280 appendix A.1
 
@@ -61,13 +68,15 @@ _MAX_COMMON_NAME = 64  # ub-common-name, RFC 5280 appendix A.1
 class ServerCertificate:
     """What a TLS server shows and signs with.
 
-    `chain` is DER, the server's own certificate first; `key` is its key as PKCS #8 DER.
+    `chain` is DER, the server's own certificate first; `key` is its key as PKCS #8 DER. `file` is where the chain was read, None for one
+    that was made.
     """
 
     chain: tuple[bytes, ...]
     key: bytes = field(repr=False)
     names: tuple[str, ...]
     not_after: datetime.datetime
+    file: Path | None = field(default=None, compare=False)
 
     @property
     def leaf(self) -> bytes:
@@ -145,7 +154,7 @@ def kept_dev_certificate(path: Path, name: str, *, now: datetime.datetime | None
         file=str(path),
         pin=made.pin,
     )
-    return made
+    return replace(made, file=path)
 
 
 def load_certificate(
@@ -179,11 +188,34 @@ def load_certificate(
             hint=f"put the relay's own certificate first; it is number {matching[0] + 1} now",
         )
     try:
-        loaded = _server_certificate(chain, key)
+        loaded = replace(_server_certificate(chain, key), file=certificate_path)
     except UNUSABLE as error:
         raise ConfigError(f"the certificate in {certificate_path} cannot be used: {error}") from error
-    _warn_of_expiry(loaded, certificate_path, _utc(now))
+    warn_of_expiry(loaded, _utc(now))
     return loaded
+
+
+def warn_of_expiry(certificate: ServerCertificate, now: datetime.datetime) -> None:
+    """Log that a certificate has expired or will within two weeks of `now`, if so."""
+    left = certificate.not_after - now
+    if left > EXPIRY_WARNING:
+        return
+    words = "has expired" if left <= datetime.timedelta(0) else f"expires in {left.days} days"
+    where = "" if certificate.file is None else f" in {certificate.file}"
+    log_event(
+        logger,
+        Event.CERTIFICATE_EXPIRING,
+        f"the certificate{where} {words}; renew it and reload the relay",
+        file=None if certificate.file is None else str(certificate.file),
+        not_after=certificate.not_after.isoformat(),
+    )
+
+
+async def watch_expiry(shown: Callable[[], ServerCertificate], *, every_s: float = _LOOK_S) -> None:
+    """Look every so often, in seconds, whether the certificate that is shown then is about to end, and warn each time; does not return."""
+    while True:
+        await asyncio.sleep(every_s)
+        warn_of_expiry(shown(), _utc(None))
 
 
 def write_der(path: Path, certificate: ServerCertificate) -> None:
@@ -293,20 +325,6 @@ def _pem(certificate: ServerCertificate) -> bytes:
             key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
             *(x509.load_der_x509_certificate(der).public_bytes(Encoding.PEM) for der in certificate.chain),
         )
-    )
-
-
-def _warn_of_expiry(certificate: ServerCertificate, path: Path, now: datetime.datetime) -> None:
-    left = certificate.not_after - now
-    if left > EXPIRY_WARNING:
-        return
-    words = "has expired" if left <= datetime.timedelta(0) else f"expires in {left.days} days"
-    log_event(
-        logger,
-        Event.CERTIFICATE_EXPIRING,
-        f"the certificate in {path} {words}; renew it and reload the relay",
-        file=str(path),
-        not_after=certificate.not_after.isoformat(),
     )
 
 

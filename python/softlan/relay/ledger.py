@@ -39,6 +39,8 @@ class Numbers:
     turned_away: Mapping[Code, int]
     handshakes: Mapping[str, int] = field(default_factory=dict)
     """What became of peers' first packets (`Endpoint.handshakes`)."""
+    certificate_not_after: float | None = None
+    """When the certificate that is shown ends: seconds since 1970."""
 
 
 class Ledger:

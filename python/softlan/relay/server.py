@@ -42,7 +42,7 @@ from softlan.observe.counters import Change, Reading, known_counters
 from softlan.observe.events import Event
 from softlan.observe.frames import follow_frame_log
 from softlan.observe.logs import log_event, tell_plain_socket
-from softlan.relay.certificates import ServerCertificate
+from softlan.relay.certificates import ServerCertificate, watch_expiry
 from softlan.relay.gate import Gate, GateLimits
 from softlan.relay.ledger import Ledger, Numbers
 from softlan.relay.notices import put_into_words
@@ -130,10 +130,12 @@ class Relay:
         self,
         config: RelayConfig,
         endpoint: Endpoint,
+        certificate: ServerCertificate,
         rules: Rules = OPEN_RULES,
         state: RelayState | None = None,
     ) -> None:
         self.config = config
+        self._certificate = certificate
         self.gate = Gate(config.gate, rules, state)
         self._endpoint = endpoint
         self._rooms: Rooms[int] = Rooms(config.policy)
@@ -174,7 +176,7 @@ class Relay:
                 f"cannot listen on {config.listen}/udp: {error.args[1]}",
                 hint=_listen_hint(str(error.args[1])),
             ) from error
-        return cls(config, endpoint, rules, state)
+        return cls(config, endpoint, certificate, rules, state)
 
     @property
     def frame_log(self) -> FrameLog:
@@ -197,6 +199,7 @@ class Relay:
             self._endpoint.replace_certificate(list(certificate.chain), certificate.key)
         except CoreError as error:
             raise ConfigError(str(error.args[1])) from error
+        self._certificate = certificate
 
     def replace_rules(self, rules: Rules) -> None:
         """Hold hellos to other rules from now on; peers that are in stay in."""
@@ -208,6 +211,7 @@ class Relay:
         tell_plain_socket(logger, self._endpoint.plain_because)
         self._spawn(self._keep_books())
         self._spawn(self.gate.prepare())
+        self._spawn(watch_expiry(lambda: self._certificate))
         if self.config.frame_log != "off":
             self._spawn(follow_frame_log(logger, self._frame_log, has_rooms=True))
         while (connection := await self._endpoint.accept()) is not None:
@@ -284,6 +288,7 @@ class Relay:
     def numbers(self) -> Numbers:
         """What metrics tell: counters by room that never go back, and how many are there now."""
         numbers = self._ledger.open(self.gate.turned_away, self._endpoint.handshakes())
+        numbers.certificate_not_after = self._certificate.not_after.timestamp()
         for room in self._rooms:
             numbers.rooms[self._ledger.name(room.code)].rooms += 1
         for peer in self._peers.values():
