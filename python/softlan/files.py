@@ -1,14 +1,15 @@
-"""The small files softlan keeps: written so that a crash or a full disk never leaves half of one, and locked by their user."""
+"""The small files softlan keeps: written so that a crash or a full disk never leaves half of one, locked by their user, kept private."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import sys
 import tempfile
 from pathlib import Path
 
-__all__ = ["try_lock", "user_directory", "write_atomically"]
+__all__ = ["is_exposed", "is_public", "try_lock", "user_directory", "write_atomically"]
 
 
 def user_directory() -> Path | None:
@@ -52,6 +53,24 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o644) -> None:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
+
+
+def is_public(path: Path) -> bool:
+    """Say whether every user of this machine may read a file; a group may be meant to. Never so on Windows. Raises OSError."""
+    return sys.platform != "win32" and bool(path.stat().st_mode & stat.S_IROTH)
+
+
+def is_exposed(path: Path) -> bool:
+    """Say whether other users of this machine may read a file that holds a secret, or change it. Never so on Windows.
+
+    A file that systemd hands out (systemd.exec(5), `LoadCredential=`) is root's, and its service reads it by an entry in the access
+    control list, whose mask stands in the group's place (acl(5)): there the group's reading means nothing. Raises OSError.
+    """
+    if sys.platform == "win32":
+        return False
+    given = os.environ.get("CREDENTIALS_DIRECTORY", "")
+    handed_out = given != "" and path.resolve().is_relative_to(Path(given).resolve())
+    return bool(path.stat().st_mode & (0o027 if handed_out else 0o077))
 
 
 def try_lock(path: Path) -> int | None:

@@ -201,6 +201,22 @@ def test_a_token_others_can_read_is_told_of(tmp_path, caplog):
     assert TOKEN not in caplog.text
 
 
+@pytest.mark.parametrize(
+    "case",
+    [(0o440, True, False), (0o440, False, True), (0o444, True, True), (0o460, True, True)],
+)
+def test_what_systemd_hands_out_is_its_services_alone(tmp_path, caplog, monkeypatch, case):
+    """It is read by way of an access control list, whose mask shows as the group's right to read."""
+    mode, within, told = case
+    given = tmp_path / ("credentials" if within else "elsewhere")
+    given.mkdir()
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path / "credentials"))
+    (given / "token").write_text(TOKEN)
+    (given / "token").chmod(mode)
+    read_token(given / "token")
+    assert [record.event.value for record in caplog.records] == ["page.exposed"] * told
+
+
 def bounded(monkeypatch, connections=64, request_s=60.0, source=None):
     """A page's server with bounds of the test's own."""
     monkeypatch.setattr("softlan.observe.page.server._CONNECTIONS", connections)

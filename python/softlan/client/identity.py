@@ -13,7 +13,6 @@ import hmac
 import logging
 import os
 import secrets
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -24,7 +23,7 @@ import msgspec
 from softlan._core import Mac
 from softlan.control.fields import Role, check_role_and_mac, decode_custom, encode_custom
 from softlan.errors import ConfigError, SoftlanError
-from softlan.files import try_lock, user_directory, write_atomically
+from softlan.files import is_exposed, try_lock, user_directory, write_atomically
 from softlan.observe.events import Event
 from softlan.observe.logs import log_event
 
@@ -208,7 +207,7 @@ def _load(path: Path, role: Role) -> Identity:
 
 
 def _warn_if_exposed(path: Path) -> None:
-    if sys.platform != "win32" and path.stat().st_mode & 0o077:
+    if is_exposed(path):
         log_event(
             logger,
             Event.IDENTITY_EXPOSED,

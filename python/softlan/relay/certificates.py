@@ -11,8 +11,6 @@ import datetime
 import ipaddress
 import logging
 import re
-import stat
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -32,7 +30,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from softlan.errors import ConfigError
-from softlan.files import write_atomically
+from softlan.files import is_public, write_atomically
 from softlan.observe.events import Event
 from softlan.observe.logs import log_event
 from softlan.trust import UNUSABLE, public_key_pin
@@ -276,7 +274,7 @@ def _read(path: Path, what: str) -> bytes:
 def _load_key(path: Path) -> PrivateKeyTypes:
     data = _read(path, "key")
     # A group may be meant to read it, as Debian's ssl-cert is; everybody is not.
-    if sys.platform != "win32" and stat.S_IMODE(path.stat().st_mode) & stat.S_IROTH:
+    if is_public(path):
         log_event(
             logger,
             Event.CERTIFICATE_EXPOSED,

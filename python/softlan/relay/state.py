@@ -10,8 +10,6 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-import stat
-import sys
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,7 +18,7 @@ import msgspec
 
 from softlan.control.keys import INVITE_KEY_LENGTH
 from softlan.errors import ConfigError
-from softlan.files import try_lock, write_atomically
+from softlan.files import is_exposed, try_lock, write_atomically
 from softlan.observe.events import Event
 from softlan.observe.logs import log_event
 from softlan.relay.access import UsedInvites
@@ -104,7 +102,7 @@ class RelayState:
                 f"the invite key {path} is broken",
                 hint="put it back, or move it away: every invite it issued is void then",
             ) from error
-        if sys.platform != "win32" and stat.S_IMODE(path.stat().st_mode) & 0o077:
+        if is_exposed(path):
             raise ConfigError(
                 f"other users of this machine can read the invite key {path}", hint=f"chmod 600 {path}"
             )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import logging
-import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from softlan.config import HostPort, parse_listen
 from softlan.errors import ConfigError
+from softlan.files import is_exposed
 from softlan.installing import pip_install
 from softlan.observe.events import Event
 from softlan.observe.logs import log_event
@@ -58,7 +58,7 @@ def read_token(path: Path) -> str:
     make_one = f"make one: (umask 077; head -c 24 /dev/urandom | base64 > {path})"
     try:
         token = path.read_text("ascii").strip()
-        exposed = sys.platform != "win32" and bool(path.stat().st_mode & 0o077)
+        exposed = is_exposed(path)
     except OSError as error:
         raise ConfigError(
             f"cannot read the token {path}: {error.strerror or error}", hint=make_one
