@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from softlan.control.keys import Passphrase, issue
 from softlan.errors import ConfigError
+from softlan.relay.access_options import AccessChoices
 from softlan.relay.rules import OPEN_RULES, RoomRule, load_rules, parse_rules
 
 
@@ -111,6 +113,29 @@ def test_key_files_lie_beside_the_file(tmp_path: Path) -> None:
     assert "rooms.toml" in str(caught.value)
     (tmp_path / "a.key").write_text("correct horse\n")
     assert load_rules(rules).of("A").key == Passphrase("correct horse")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="modes are POSIX's")
+def test_keys_that_everybody_can_read_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rooms, key = tmp_path / "rooms.toml", tmp_path / "b.key"
+    key.write_text("battery staple")
+    for text, modes, told in (
+        ('key = "correct horse"', (0o644, 0o600), [rooms]),
+        ('key = "correct horse"', (0o640, 0o600), []),
+        ('key-file = "b.key"', (0o644, 0o600), []),
+        ('key-file = "b.key"', (0o644, 0o644), [key]),
+        ('key = "correct horse"\ngateway-key-file = "b.key"', (0o644, 0o644), [rooms, key]),
+        ("open = true", (0o644, 0o644), []),
+    ):
+        caplog.clear()
+        rooms.write_text(f'[[room]]\ncode = "A"\n{text}')
+        rooms.chmod(modes[0])
+        key.chmod(modes[1])
+        AccessChoices(rooms=rooms).rules()
+        assert [record.message for record in caplog.records] == [
+            f"every user of this machine can read the room keys in {file}" for file in told
+        ]
+        assert "horse" not in caplog.text
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -42,6 +42,7 @@ class Event(StrEnum):
     ROOM_CALM = "room.calm", logging.INFO
     ROOMS_OPEN = "rooms.open", logging.INFO
     RULES_LOADED = "rules.loaded", logging.INFO
+    RULES_EXPOSED = "rules.exposed", logging.WARNING
     RULES_FAILED = "rules.failed", logging.ERROR
     STATE_FAILED = "state.failed", logging.ERROR
     INVITE_ISSUED = "invite.issued", logging.INFO

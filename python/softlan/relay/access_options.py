@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +13,9 @@ import click
 from cryptography import x509
 
 from softlan.errors import ConfigError
+from softlan.files import is_public
+from softlan.observe.events import Event
+from softlan.observe.logs import log_event
 from softlan.options import count_option, grouped, path_option
 from softlan.relay.gate import GateLimits
 from softlan.relay.limits import Rate
@@ -19,6 +24,8 @@ from softlan.relay.state import RelayState
 from softlan.trust import UNUSABLE, public_key_pin
 
 __all__ = ["AccessChoices", "access_options"]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,12 +42,14 @@ class AccessChoices:
     misbehaved_per_minute: int = 10
 
     def rules(self) -> Rules:
-        """Read the rules, anew each time.
+        """Read the rules, anew each time; keys that every user of this machine can read are told in the log.
 
         Raises ConfigError: the file cannot be used.
         """
         # Without a file anything goes, as it takes no more to have a party; who writes a file lists the rooms that are meant.
         rules = OPEN_RULES if self.rooms is None else load_rules(self.rooms)
+        if self.rooms is not None:
+            _warn_of_public_keys(self.rooms, rules)
         return rules if self.open_rooms is None else dataclasses.replace(rules, open_rooms=self.open_rooms)
 
     def limits(self) -> GateLimits:
@@ -79,6 +88,20 @@ class AccessChoices:
             raise ConfigError(f"cannot read {self.next_cert}: {error.strerror or error}") from error
         except UNUSABLE as error:
             raise ConfigError(f"{self.next_cert} holds no certificate in PEM") from error
+
+
+def _warn_of_public_keys(path: Path, rules: Rules) -> None:
+    inside = (path,) if rules.keys_inside else ()
+    for file in dict.fromkeys((*inside, *(path.parent / name for name in rules.key_files))):
+        with contextlib.suppress(OSError):
+            if is_public(file):
+                log_event(
+                    logger,
+                    Event.RULES_EXPOSED,
+                    f"every user of this machine can read the room keys in {file}",
+                    file=str(file),
+                    hint=f"chmod 600 {file}; a service gets it as a credential then, as the comment in its unit shows",
+                )
 
 
 _DEFAULTS = AccessChoices()

@@ -59,6 +59,10 @@ class Rules:
     rooms: Mapping[str, RoomRule] = field(default_factory=dict)
     open_rooms: bool = False
     open_room_gateways: Gateways = "any-member"
+    keys_inside: bool = field(default=False, compare=False)
+    """Whether a key stands in the file itself."""
+    key_files: tuple[str, ...] = field(default=(), compare=False)
+    """The key files that it names."""
 
     def of(self, room: str) -> RoomRule:
         """Find the rule for a room code in upper case. One that is not listed is open or for invites only."""
@@ -139,7 +143,15 @@ def parse_rules(text: str, read: Callable[[str], str]) -> Rules:
         if rule.code in rooms:
             raise ConfigError(f"room {number}: code: {rule.code} is there twice")
         rooms[rule.code] = rule
-    return Rules(rooms=rooms, open_rooms=content.open_rooms, open_room_gateways=content.open_room_gateways)
+    return Rules(
+        rooms=rooms,
+        open_rooms=content.open_rooms,
+        open_room_gateways=content.open_room_gateways,
+        keys_inside=any(room.key or room.gateway_key for room in content.room),
+        key_files=tuple(
+            name for room in content.room for name in (room.key_file, room.gateway_key_file) if name
+        ),
+    )
 
 
 def _rule(room: _Room, number: int, read: Callable[[str], str]) -> RoomRule:
