@@ -53,6 +53,11 @@ def test_the_unit_is_hardened(analyze, name):
     assert ended.returncode == 0, ended.stdout
 
 
+def test_the_relay_sees_what_its_metrics_tell_of_its_process():
+    """They need /proc/stat, for the time the machine was started; ProcSubset=pid hides it, and then there are none of them."""
+    assert "\nProcSubset=" not in (UNITS / "softlan-relay.service").read_text()
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_softlan_knows_the_options_in_the_unit(name):
     (line,) = re.findall(r"^ExecStart=(.*)$", (UNITS / name).read_text(), re.MULTILINE)
