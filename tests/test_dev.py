@@ -73,15 +73,15 @@ echo ahead >>log
 """
 
 
+def script(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    path.chmod(0o755)
+
+
 @pytest.fixture
 def dev(tmp_path):
     """`./dev test` in a place where everything it starts is a stand-in."""
-
-    def script(path, text):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-        path.chmod(0o755)
-
     shutil.copy(ROOT / "dev", tmp_path)
     (tmp_path / "pyproject.toml").touch()
     script(tmp_path / ".venv" / "bin" / "python", PYTHON)
@@ -139,3 +139,24 @@ def test_nothing_is_built_on_when_a_test_has_failed(dev, tmp_path):
             return
         subprocess.run(["sleep", "0.02"], check=True)
     pytest.fail("the build goes on")
+
+
+@pytest.mark.parametrize("stale", ["Cargo.toml", "rust/fuzz/Cargo.toml"])
+def test_a_stale_lock_is_found_before_a_build_writes_it_anew(tmp_path, stale):
+    shutil.copy(ROOT / "dev", tmp_path)
+    log = f'echo "$(basename "$0") $*" >>{tmp_path}/log\n'
+    script(tmp_path / ".venv" / "bin" / "maturin", f"#!/bin/sh\n{log}")
+    script(tmp_path / ".venv" / "bin" / "python", "#!/bin/sh\n")
+    script(tmp_path / "bin" / "cargo", f'#!/bin/sh\n{log}[ "$*" != "${{*% {stale}}}" ] && exit 101 || true\n')
+    done = subprocess.run(
+        [tmp_path / "dev", "lint"],
+        env={**os.environ, "PATH": f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert f"error: {stale}" in done.stderr
+    asked = (tmp_path / "log").read_text().splitlines()
+    assert all(line.startswith("cargo metadata --locked ") for line in asked), asked
