@@ -1,5 +1,6 @@
 """The systemd units, judged by systemd itself; and the options in them, by softlan."""
 
+import importlib.util
 import re
 import shlex
 import subprocess
@@ -12,6 +13,12 @@ from click.testing import CliRunner
 from softlan.cli import main
 from softlan.errors import ConfigError, RejectedError
 from softlan.lab.testing import need
+
+_SPEC = importlib.util.spec_from_file_location(
+    "manager", Path(__file__).parents[1] / "e2e" / "newcomer" / "manager.py"
+)
+manager = importlib.util.module_from_spec(_SPEC)
+_SPEC.loader.exec_module(manager)
 
 UNITS = Path(__file__).parents[2] / "packaging" / "systemd"
 NAMES = ["softlan-relay.service", "softlan-gateway@.service", "softlan-client.service"]
@@ -87,6 +94,20 @@ def test_a_gateway_starts_whenever_its_interface_appears(tmp_path, instance):
     subprocess.run(["systemctl", f"--root={tmp_path}", "enable", unit], check=True, timeout=60)
     for wants in ("multi-user.target", f"sys-subsystem-net-devices-{instance}.device"):
         assert (units / f"{wants}.wants" / unit).is_symlink()
+
+
+@pytest.mark.parametrize("interface", ["eth0", "br-lan", "enp3s0.7", "a_b"])
+def test_the_guides_stand_in_for_systemd_reads_an_instance_as_systemd_does(interface):
+    need("systemd-escape")
+
+    def said(*words: str) -> str:
+        return subprocess.run(
+            ["systemd-escape", *words], check=True, stdout=subprocess.PIPE, text=True
+        ).stdout[:-1]
+
+    escaped = said(interface)
+    assert manager.unescape(escaped) == said("--unescape", escaped) == interface
+    assert manager.unescape(interface) == said("--unescape", interface) == interface.replace("-", "/")
 
 
 SESSIONS = {"client": "softlan-client.service", "gateway": "softlan-gateway@.service"}

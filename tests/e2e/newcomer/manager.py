@@ -23,6 +23,11 @@ READY_WITHIN_S = 30
 KNOWN = ("daemon-reload", "enable", "start", "restart", "reload", "stop", "status", "is-active")
 
 
+def unescape(instance: str) -> str:
+    r"""Give what `%I` is for an instance (systemd.unit(5)): a dash stands for a slash, a dash itself is `\x2d`."""
+    return re.sub(r"\\x([0-9a-f]{2})", lambda m: chr(int(m[1], 16)), instance.replace("-", "/"))
+
+
 class Unit:
     """One unit file, and the process that came of it."""
 
@@ -32,7 +37,7 @@ class Unit:
         file = UNITS / f"{stem}{at}.service"
         if not file.exists():
             raise Refused(f"Unit {self.name} could not be found.")
-        text = file.read_text().replace("%i", instance).replace("%I", instance)
+        text = file.read_text().replace("%i", instance).replace("%I", unescape(instance))
         self.settings = re.findall(r"^(\w+)=(.*)$", text, re.MULTILINE)
         self.process: subprocess.Popen[bytes] | None = None
         self.status = ""
