@@ -88,9 +88,25 @@ def config_group(parts: Mapping[str, click.Command]) -> click.Group:
         name = f"softlan-{part}{'@' if part == 'gateway' else ''}.service"
         program = Path(sys.executable).with_name("softlan")
         text = _shared(name)
-        click.echo(text.replace(_INSTALLED, str(program)) if program.exists() else text, nl=False)
+        if not program.exists():
+            click.echo(text, nl=False)
+            return
+        click.echo(text.replace(_INSTALLED, str(program)), nl=False)
+        for file in (program, Path(sys.executable).resolve()):
+            if _is_hidden(file):
+                click.echo(
+                    f"hint: this unit cannot start {file}, as services do not see home directories: install softlan into /opt/softlan"
+                    " (docs/service.md), and print it from there",
+                    err=True,
+                )
+                break
 
     return config
+
+
+def _is_hidden(file: Path) -> bool:
+    """Whether it lies where `ProtectHome=yes` hides it from a service (systemd.exec(5))."""
+    return any(file.is_relative_to(home) for home in ("/home", "/root", "/run/user"))
 
 
 _INSTALLED = "/opt/softlan/bin/softlan"

@@ -79,8 +79,28 @@ def test_an_installed_softlan_prints_the_unit_for_itself(name):
     done = CliRunner().invoke(main, ["config", "unit", re.split(r"[-@.]", name)[1]])
     assert done.exit_code == 0
     here = str(Path(sys.executable).with_name("softlan"))
-    assert done.output == (UNITS / name).read_text().replace(INSTALLED, here)
-    assert here in done.output
+    assert done.stdout == (UNITS / name).read_text().replace(INSTALLED, here)
+    assert here in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("program", "said"),
+    [
+        ("/home/ann/.local/pipx/venvs/softlan/bin/python", True),
+        ("/root/softlan/bin/python", True),
+        ("/opt/softlan/bin/python", False),
+        ("/homes/softlan/bin/python", False),
+    ],
+)
+def test_a_unit_that_could_not_start_its_program_is_not_printed_without_a_word(monkeypatch, program, said):
+    """All units have ProtectHome=yes."""
+    monkeypatch.setattr("softlan.config_cli.sys.executable", program)
+    monkeypatch.setattr(Path, "exists", lambda _: True)
+    monkeypatch.setattr(Path, "resolve", lambda path: path)
+    done = CliRunner().invoke(main, ["config", "unit", "relay"])
+    assert f"\nExecStart={Path(program).with_name('softlan')} relay " in done.stdout
+    assert ("hint: this unit cannot start" in done.stderr) is said
+    assert all("\nProtectHome=yes\n" in (UNITS / name).read_text() for name in NAMES)
 
 
 @pytest.mark.parametrize("instance", ["eth0", "br\\x2dlan"])
