@@ -43,3 +43,16 @@ def test_a_command_that_is_named_is_there(source):
 def test_one_that_is_not_is_noticed():
     text = "ask with `softlan kick`, `sudo softlan admin\n  keck R 1` or `softlan admin kick R 1`, and `softlan status`"
     assert unknown(text) == ["kick", "admin keck"]
+
+
+def test_an_update_brings_the_libraries_up_to_date_too():
+    """pip leaves an older one in place while it is good enough, with what is wrong in it."""
+    told = [
+        (source.name, options)
+        for source in (ROOT / "docs").rglob("*.md")
+        for options in re.findall(
+            r"/pip install (--upgrade[^`\n]*) softlan", source.read_text(encoding="utf-8")
+        )
+    ]
+    assert {name for name, _ in told} == {"service.md", "relay.md"}
+    assert {options for _, options in told} == {"--upgrade --upgrade-strategy eager"}
