@@ -143,6 +143,22 @@ def test_every_file_that_the_example_settings_name_has_a_line_in_the_unit(part, 
     assert set(LOADED.findall((UNITS / name).read_text())) == named
 
 
+def test_the_clients_unit_says_what_attaching_takes():
+    """What the gateway has, whose interface is used in the same way."""
+    adds = re.findall(r"^#   (\w+)=(CAP_\w+|AF_\w+)$", (UNITS / SESSIONS["client"]).read_text(), re.MULTILINE)
+    assert [name for name, _ in adds] == [
+        "CapabilityBoundingSet",
+        "AmbientCapabilities",
+        "RestrictAddressFamilies",
+    ]
+    gateway = (UNITS / SESSIONS["gateway"]).read_text()
+    for name, value in adds:
+        assert re.search(rf"^{name}=.*\b{value}\b", gateway, re.MULTILINE)
+        assert not re.search(
+            rf"^{name}=.*\b{value}\b", (UNITS / SESSIONS["client"]).read_text(), re.MULTILINE
+        )
+
+
 def test_the_relay_has_a_line_for_rooms_and_for_a_key_file():
     assert LOADED.findall((UNITS / "softlan-relay.service").read_text()) == ["rooms.toml", "party1.key"]
 
