@@ -48,6 +48,20 @@ def test_every_drop_counter_is_one():
         assert f'"{counter}"' in source, counter
 
 
+def test_every_row_has_the_cells_of_its_table():
+    rows = [
+        (line, len(re.split(r" ?\| ?", line.strip("|").strip())))
+        for line in TEXT.splitlines()
+        if line.startswith("|")
+    ]
+    assert len(rows) > 60
+    wanted = 0
+    for number, (line, cells) in enumerate(rows):
+        if number + 1 < len(rows) and rows[number + 1][0].startswith("|--"):
+            wanted = cells
+        assert cells == wanted, line
+
+
 def test_what_shows_and_sets_up_a_part_is_covered():
     """A row for the page, metrics, captures, settings and services, each with its limit, its counter and a test."""
     section = TEXT.partition("## What shows a part")[2].partition("\n## ")[0]
