@@ -71,6 +71,20 @@ def test_a_manager_that_is_gone_is_no_trouble(tmp_path):
     Notifier(None).tell(READY=1)
 
 
+def test_a_part_is_ready_again_whatever_came_of_reading_its_files(manager):
+    async def answers(timeout_s: float) -> bool:
+        return True
+
+    service = Service(answers, lambda: "well", Notifier(manager.address))
+    with pytest.raises(RuntimeError), service.reloading():
+        raise RuntimeError("a fault")
+    assert manager.hear("READY")["STATUS"] == "well"
+    assert [set(message) for message in manager.heard] == [
+        {"RELOADING", "MONOTONIC_USEC"},
+        {"READY", "STATUS"},
+    ]
+
+
 async def test_no_sign_of_life_while_the_data_plane_does_not_answer(manager, caplog):
     answers: asyncio.Queue[bool] = asyncio.Queue()
     asked = []

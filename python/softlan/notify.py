@@ -11,7 +11,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -81,9 +81,14 @@ class Service:
         """Say that the part does its work, for the first time or again."""
         self._notifier.tell(READY=1, STATUS=self._describe())
 
-    def reloading(self) -> None:
-        """Say that the part reads its files again; `ready` is to follow."""
+    @contextlib.contextmanager
+    def reloading(self) -> Iterator[None]:
+        """Say that the part reads its files again, and that it is ready afterwards, whatever came of it: systemd waits for that."""
         self._notifier.tell(RELOADING=1, MONOTONIC_USEC=time.monotonic_ns() // 1000)
+        try:
+            yield
+        finally:
+            self.ready()
 
     def stopping(self) -> None:
         """Say that the part has begun to end."""

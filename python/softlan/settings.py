@@ -19,6 +19,7 @@ from typing import Any
 import click
 
 from softlan.files import user_directory
+from softlan.texts import unusable
 
 __all__ = [
     "Problem",
@@ -105,7 +106,7 @@ def read_settings(file: Path, command: click.Command) -> Settings:
         line = int(placed[2] or len(text.splitlines())) if placed else 0
         return _bad(file, line, f"not TOML: {placed[1] if placed else error}")
     except ValueError as error:
-        return _bad(file, 0, f"not TOML: {_unusable(error)}")
+        return _bad(file, 0, f"not TOML: {unusable(error)}")
     except RecursionError:
         return _bad(file, 0, "not TOML: nested too deeply")
     return _judge(file, content, key_lines(text), command)
@@ -132,13 +133,8 @@ def _judge(
         except _WrongError as wrong:
             problems.append(Problem(file, lines.get(key, 0), key, str(wrong)))
         except ValueError as error:
-            problems.append(Problem(file, lines.get(key, 0), key, _unusable(error)))
+            problems.append(Problem(file, lines.get(key, 0), key, unusable(error)))
     return Settings(file, values, tuple(sorted(problems, key=lambda problem: problem.line)))
-
-
-def _unusable(error: ValueError) -> str:
-    """Say why Python cannot use a value: a number of more digits than it prints, a NUL in a path; without its advice to programs."""
-    return f"it cannot be used: {str(error).partition(';')[0]}"
 
 
 class _WrongError(Exception):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["MAX_SAID", "harmless", "one_line"]
+__all__ = ["MAX_SAID", "harmless", "one_line", "unusable"]
 
 MAX_SAID = 500
 """Characters of what another machine says to a person."""
@@ -17,3 +17,8 @@ def harmless(text: str) -> str:
     """Put it on one line, of `MAX_SAID` characters at most."""
     line = one_line(text[: MAX_SAID + 1])
     return line if len(line) <= MAX_SAID else line[: MAX_SAID - 3] + "..."
+
+
+def unusable(error: ValueError) -> str:
+    """Say why Python cannot use a value: a number of more digits than it prints, a NUL in a path; without its advice to programs."""
+    return f"it cannot be used: {str(error).partition(';')[0]}"

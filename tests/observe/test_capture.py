@@ -125,7 +125,15 @@ async def test_the_end_of_the_part_ends_the_capture(directory):
 
 
 @pytest.mark.parametrize(
-    "line", [b"nonsense\n", b'{"snaplen": 0}\n', b"[]\n", b"\xff\xff\n", b"[" * 3000 + b"\n"]
+    "line",
+    [
+        b"nonsense\n",
+        b'{"snaplen": 0}\n',
+        b"[]\n",
+        b"\xff\xff\n",
+        b"[" * 3000 + b"\n",
+        b'{"x":' + b"[" * 3000 + b"\n",
+    ],
 )
 async def test_nonsense_is_refused(directory, line):
     async with CaptureServer("relay", lambda _: Source()) as server:
@@ -215,6 +223,20 @@ def test_what_is_no_file_keeps_its_mode(tmp_path):
 async def test_nobody_there(tmp_path):
     with pytest.raises(SoftlanError, match="nothing answers"):
         await anext(ask(tmp_path / "no.capture", Request()))
+
+
+@pytest.mark.parametrize(
+    "answer", [b"nonsense\n", b"7\n", b'{"x":' + b"[" * 5000 + b"\n", b"{}\n" + b"x" * 40]
+)
+async def test_what_answers_like_no_part_is_told_in_words(tmp_path, answer):
+    async def babble(reader, writer):
+        await reader.readline()
+        writer.write(answer)
+        writer.close()
+
+    async with await asyncio.start_unix_server(babble, tmp_path / "odd.capture"):
+        with pytest.raises(SoftlanError, match="no capture"):
+            _ = [one async for one in ask(tmp_path / "odd.capture", Request())]
 
 
 async def test_a_dead_parts_socket_is_removed(directory, tmp_path):

@@ -13,6 +13,7 @@ from softlan.control.keys import Passphrase, issue
 from softlan.errors import ConfigError
 from softlan.relay.access_options import AccessChoices
 from softlan.relay.rules import OPEN_RULES, RoomRule, load_rules, parse_rules
+from softlan.texts import MAX_SAID
 
 
 def no_file(name: str) -> str:
@@ -141,6 +142,35 @@ def test_keys_that_everybody_can_read_are_told(tmp_path: Path, caplog: pytest.Lo
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"nothing\.toml"):
         load_rules(tmp_path / "nothing.toml")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "max-peers = " + "9" * 5000,
+        "max-peers = 0x" + "f" * 5000,
+        'key-file = "a\\u0000b"',
+        'key-file = "' + "a" * 5000 + '"',
+        "limit-total = " + "[" * 5000,
+        '"a\\u001bb" = 1',
+        '"' + "a" * 5000 + '" = 1',
+        'key = "short"\ngateways = "' + "a" * 5000 + '"',
+    ],
+)
+def test_what_python_cannot_use_is_refused_in_a_few_printable_words(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "rooms.toml"
+    file.write_text('[[room]]\ncode = "A"\n' + text)
+    with pytest.raises(ConfigError) as caught:
+        load_rules(file)
+    said = str(caught.value)
+    assert said.startswith(f"{file}: ")
+    assert said.isprintable()
+    assert len(said) <= len(f"{file}: ") + MAX_SAID
+
+
+def test_a_long_code_hides_nothing_of_what_is_wrong() -> None:
+    with pytest.raises(ConfigError, match="cannot be a room"):
+        one(f'code = "{"A" * 40}"\nkey = "short"')
 
 
 @given(st.text())

@@ -152,7 +152,7 @@ class CaptureServer(LocalServer):
         try:
             request = msgspec.json.decode(line[:_MAX_LINE], type=Request)
             source = self._start_capture(request)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             await _say(writer, Answer(error=f"that request makes no sense: {error}"))
             return
         except CoreError as error:
@@ -235,7 +235,7 @@ async def ask(path: Path, request: Request) -> AsyncIterator[list[Captured | Los
             records, used = read_records(pending)
             pending = pending[used:]
             yield records
-    except (OSError, TimeoutError, EOFError, asyncio.LimitOverrunError, ValueError) as error:
+    except (OSError, TimeoutError, EOFError, asyncio.LimitOverrunError, ValueError, RecursionError) as error:
         raise SoftlanError(
             f"what answers at {path} is no capture: {error or 'silence'}",
             hint="are it and this command the same version of softlan?",

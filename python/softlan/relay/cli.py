@@ -185,11 +185,10 @@ def relay(
         reload_on_hangup = certificate.cert is not None or kept is not None
 
         def hangup() -> None:
-            service.reloading()
-            if reload_on_hangup:
-                _reload(running, load, certificate.dev_cert_der_out, pins)
-            _reload_rules(running, access)
-            service.ready()
+            with service.reloading():
+                if reload_on_hangup:
+                    _reload(running, load, certificate.dev_cert_der_out, pins)
+                _reload_rules(running, access)
 
         # Windows has no SIGHUP, and no handlers on its event loop.
         with contextlib.suppress(NotImplementedError, AttributeError):

@@ -29,6 +29,7 @@ from softlan.config import parse_rate, parse_room
 from softlan.control.keys import Passphrase, parse_key
 from softlan.errors import ConfigError
 from softlan.relay.rooms import MAX_PEERS_PER_ROOM
+from softlan.texts import harmless, unusable
 
 __all__ = ["OPEN_RULES", "Gateways", "RoomRule", "Rules", "load_rules", "parse_rules"]
 
@@ -113,17 +114,17 @@ def load_rules(path: Path) -> Rules:
         beside = path.parent / name
         try:
             return beside.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+        except (OSError, ValueError) as error:
             raise ConfigError(f"cannot read {beside}: {_words(error)}") from error
 
     try:
         text = path.read_bytes().decode()
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(f"cannot read the rooms in {path}: {_words(error)}") from error
     try:
         return parse_rules(text, read)
     except ConfigError as error:
-        raise ConfigError(f"{path}: {error}", hint=error.hint) from error
+        raise ConfigError(f"{path}: {harmless(str(error))}", hint=error.hint) from error
 
 
 def parse_rules(text: str, read: Callable[[str], str]) -> Rules:
@@ -135,8 +136,12 @@ def parse_rules(text: str, read: Callable[[str], str]) -> Rules:
         content = msgspec.convert(tomllib.loads(text), type=_File)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"not TOML: {error}") from error
-    except (msgspec.ValidationError, RecursionError) as error:
+    except msgspec.ValidationError as error:
         raise ConfigError(_where(str(error))) from error
+    except ValueError as error:
+        raise ConfigError(f"not TOML: {unusable(error)}") from error
+    except RecursionError as error:
+        raise ConfigError("not TOML: nested too deeply") from error
     rooms: dict[str, RoomRule] = {}
     for number, room in enumerate(content.room, 1):
         rule = _rule(room, number, read)
@@ -161,6 +166,11 @@ def _rule(room: _Room, number: int, read: Callable[[str], str]) -> RoomRule:
         except ConfigError as error:
             raise ConfigError(f"room {number} ({room.code!r}): {name}: {error}", hint=error.hint) from error
 
+    # First, as all that is said of the room then names it.
+    try:
+        code = parse_room(room.code)
+    except ConfigError as error:
+        raise ConfigError(f"room {number}: code: {error}", hint=error.hint) from error
     key = setting("key", lambda: _key(room.key, room.key_file, "key", read))
     gateway_key = setting(
         "gateway-key", lambda: _key(room.gateway_key, room.gateway_key_file, "gateway-key", read)
@@ -182,7 +192,7 @@ def _rule(room: _Room, number: int, read: Callable[[str], str]) -> RoomRule:
         if (text := getattr(room, name)) is not None
     }
     return RoomRule(
-        code=setting("code", lambda: parse_room(room.code)),
+        code=code,
         key=key,
         gateway_key=gateway_key,
         open=room.open,
@@ -223,5 +233,7 @@ def _where(problem: str) -> str:
     return f"{place}: {words}" if place else words
 
 
-def _words(error: OSError | UnicodeDecodeError) -> str:
-    return (error.strerror or str(error)) if isinstance(error, OSError) else "it is not UTF-8"
+def _words(error: OSError | ValueError) -> str:
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    return "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else unusable(error)
