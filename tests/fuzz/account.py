@@ -39,6 +39,11 @@ def read_spent(line: str, day: str, commit: str) -> Entry | None:
     return Entry(target, day, commit, float(cpu_s), int(inputs), int(verdict != "nothing found"))
 
 
+def ended(target: str, day: str, commit: str, cpu_s: float) -> Entry:
+    """An entry for a run that did not come to say its line, as something ended its whole process: that is a finding."""
+    return Entry(target, day, commit, round(cpu_s, 1), 0, 1)
+
+
 def added(account: Sequence[Entry], entry: Entry) -> list[Entry]:
     """The account with one more entry, in one with what its target had of the same code on the same day."""
     kept = list(account)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -49,18 +50,33 @@ def commit() -> str:
     return git("rev-parse", "--short", "HEAD") + ("+" if changed else "")
 
 
-def fuzz(target: str, seconds: float) -> tuple[list[accounts.Entry], str]:
-    """One slice: what to add to the account, and all that was said."""
+def words(target: str, seconds: float) -> list[str]:
+    """What to type for one slice."""
     if target in RUST:
-        words = [str(ROOT / "rust" / "fuzz" / "run"), target, str(round(seconds))]
-    else:
-        words = [sys.executable, str(Path(__file__).with_name("run.py")), str(round(seconds)), target]
-    day, code = datetime.datetime.now(datetime.UTC).date().isoformat(), commit()
-    said = subprocess.run(
-        words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
-    ).stdout
-    found = [accounts.read_spent(line, day, code) for line in said.splitlines()]
-    return [entry for entry in found if entry is not None], said
+        return [str(ROOT / "rust" / "fuzz" / "run"), target, str(round(seconds))]
+    return [sys.executable, str(Path(__file__).with_name("run.py")), str(round(seconds)), target]
+
+
+def fuzz(target: str, seconds: float) -> tuple[list[accounts.Entry], accounts.Entry | None, str]:
+    """One slice: what to add to the account, what to add if nobody said stop, and all that was said."""
+    day, code, before = datetime.datetime.now(datetime.UTC).date().isoformat(), commit(), _spent()
+    done = subprocess.run(
+        words(target, seconds), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
+    found = [accounts.read_spent(line, day, code) for line in done.stdout.splitlines()]
+    entries = [entry for entry in found if entry is not None]
+    # A status of its own, as of a build that fails, is no finding; being ended by a signal is one.
+    if entries or done.returncode >= 0:
+        return entries, None, done.stdout
+    said = f"{done.stdout}error: {target} was ended by {signal.Signals(-done.returncode).name}\n"
+    said += f"hint: its last input is rust/fuzz/artifacts/{target}/last-input\n"
+    return [], accounts.ended(target, day, code, _spent() - before), said
+
+
+def _spent() -> float:
+    """Processor time of all that this process has started and seen end, in seconds."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def rounds(seconds: float, targets: list[str]) -> int:
@@ -80,9 +96,11 @@ def rounds(seconds: float, targets: list[str]) -> int:
     end, left, status = time.monotonic() + seconds, list(targets), 0
     while left and not stopped and (rest := end - time.monotonic()) >= 1:
         target = accounts.next_target(read(), left)
-        entries, said = fuzz(target, min(SLICE_S, rest))
+        entries, ended, said = fuzz(target, min(SLICE_S, rest))
         if stopped and not entries:
             break
+        if ended is not None:
+            entries = [ended]
         print(said, end="", flush=True)
         if not entries or any(entry.found for entry in entries):
             left.remove(target)
