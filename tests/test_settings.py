@@ -25,6 +25,7 @@ from softlan.parts import session_config
 from softlan.relay.certificates import make_dev_certificate
 from softlan.relay.cli import relay
 from softlan.settings import default_files, key_lines, read_settings, settable_options
+from softlan.texts import MAX_SAID
 
 PARTS = {"relay": relay, "gateway": gateway, "client": client}
 LINK = "softlan://relay.example.org/PARTY1"
@@ -190,6 +191,16 @@ def test_files_that_are_no_settings(tmp_path, data):
     assert str(problem).startswith(str(file))
 
 
+@pytest.mark.parametrize(
+    "text",
+    ['"\\u001b[2J" = 1', '"' + "a" * 5000 + '" = 1', "page = " + "9" * 4000, 'listen = "' + "a" * 5000 + '"'],
+)
+def test_a_problem_is_told_in_a_few_printable_words(tmp_path, text):
+    (said,) = problems(tmp_path, text)
+    assert said.isprintable()
+    assert len(said) < len(str(tmp_path)) + 2 * MAX_SAID
+
+
 def test_a_file_that_cannot_be_read(tmp_path):
     (problem,) = read_settings(tmp_path / "none.toml", relay).problems
     assert "cannot read it" in str(problem)
@@ -250,6 +261,15 @@ def test_what_show_prints_is_a_file_that_means_the_same(monkeypatch, tmp_path, p
     again = run("config", "show", part, "--config", str(file))
     strip = lambda text: [line.split("#")[0].strip() for line in text.splitlines()]  # noqa: E731
     assert strip(again.output) == strip(first.output)
+
+
+def test_what_is_not_printable_is_shown_spelt_out(tmp_path):
+    file = tmp_path / "relay.toml"
+    file.write_text('page = "a\\u007f\\u202e\\U000e0001b"')
+    printed = run("config", "show", "relay", "--config", str(file)).output
+    file.write_text(printed)
+    assert 'page = "a\\u007f\\u202e\\U000e0001b"' in printed
+    assert shown("relay", "--config", str(file))["page"][0] == "a\x7f\u202e\U000e0001b"
 
 
 def test_a_secret_that_is_not_shown_is_no_setting(tmp_path):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import click
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from softlan._core import Mac
-from softlan.config import option_type
+from softlan.config import option_type, parse_invite_time, parse_listen, parse_virtual_mac
 from softlan.control.codes import Code
 from softlan.control.messages import Disconnect, GoingDown, Hello, Notice, Reject, Role, decode_answer, encode
 from softlan.errors import ConfigError
@@ -86,3 +88,18 @@ def test_an_option_s_error_is_one_line() -> None:
         option_type("any", refuse)("anything")
     assert refused.value.message.isprintable()
     assert refused.value.message.count("owned") == 2
+
+
+@pytest.mark.parametrize(
+    ("parse", "text"),
+    [
+        (parse_listen, "\x1b[2J/tcp"),
+        (parse_virtual_mac, "\nff:ff:ff:ff:ff:ff"),
+        (parse_invite_time, "9999\nd"),
+    ],
+)
+def test_what_was_typed_is_repeated_as_printable_text(parse: Callable[[str], object], text: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        parse(text)
+    assert str(refused.value).isprintable()
+    assert (refused.value.hint or "").isprintable()

@@ -102,7 +102,7 @@ def parse_listen(text: str) -> Listen:
     port, slash, transport = text.partition("/")
     if slash or text.isdecimal():
         if slash and transport.lower() != "udp":
-            raise ConfigError(f"{text!r}: QUIC runs over UDP", hint=f"write {port}/udp")
+            raise ConfigError(f"{text!r}: QUIC runs over UDP", hint=f"write {one_line(port)}/udp")
         return Listen(None, _port(port, text, lowest=0))
     host, port = _split(text, "443/udp, 192.0.2.1:443 or [::]:443")
     try:
@@ -180,7 +180,7 @@ def parse_invite_time(text: str) -> float:
     seconds = parse_seconds(text)
     if not 0 < seconds <= MAX_INVITE_S:
         raise ConfigError(
-            f"an invite cannot let in for {text}: up to {MAX_INVITE_S / 86400:.0f}d",
+            f"an invite cannot let in for {one_line(text)}: up to {MAX_INVITE_S / 86400:.0f}d",
             hint="a room with a key of its own (--rooms) needs no invites that last for years",
         )
     return seconds
@@ -203,7 +203,7 @@ def parse_virtual_mac(text: str) -> Mac:
     try:
         check_role_and_mac(Role.CLIENT, mac)
     except FieldFault as fault:
-        raise ConfigError(f"{text} cannot be a client's MAC: {fault.problem}") from fault
+        raise ConfigError(f"{text!r} cannot be a client's MAC: {fault.problem}") from fault
     return mac
 
 

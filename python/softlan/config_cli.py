@@ -143,7 +143,13 @@ class _Effective:
             return f"# {self.key} ="
         if self.secret:
             return f"# {self.key} = {self.value}"
-        return f"{self.key} = {json.dumps(self.value, ensure_ascii=False)}"
+        # JSON leaves DEL as it is, TOML wants it spelt out (section String), and so does a terminal with more than that.
+        printed = json.dumps(self.value, ensure_ascii=False)
+        return f"{self.key} = {''.join(c if c.isprintable() else _escaped(c) for c in printed)}"
+
+
+def _escaped(char: str) -> str:
+    return f"\\u{ord(char):04x}" if ord(char) < 0x10000 else f"\\U{ord(char):08x}"
 
 
 def _effective(part: str, command: click.Command, arguments: Sequence[str]) -> Iterator[_Effective]:

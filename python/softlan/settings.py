@@ -19,7 +19,7 @@ from typing import Any
 import click
 
 from softlan.files import user_directory
-from softlan.texts import unusable
+from softlan.texts import harmless, unusable
 
 __all__ = [
     "Problem",
@@ -50,9 +50,10 @@ class Problem:
     message: str
 
     def __str__(self) -> str:
-        """Print it the way compilers do."""
+        """Print it the way compilers do, short and printable whatever the file holds."""
         place = f"{self.file}:{self.line}" if self.line else str(self.file)
-        return f"{place}: {self.key}: {self.message}" if self.key else f"{place}: {self.message}"
+        told = (self.message,) if self.key is None else (self.key, self.message)
+        return ": ".join((place, *map(harmless, told)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from softlan.observe.events import Event
 from softlan.observe.local import LocalServer
 from softlan.observe.logs import log_event
 from softlan.observe.pcapng import LINK_ETHERNET, LINK_USER0, Interface, Pcapng
+from softlan.texts import harmless
 
 __all__ = [
     "SUFFIX",
@@ -153,13 +154,13 @@ class CaptureServer(LocalServer):
             request = msgspec.json.decode(line[:_MAX_LINE], type=Request)
             source = self._start_capture(request)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            await _say(writer, Answer(error=f"that request makes no sense: {error}"))
+            await _say(writer, Answer(error=harmless(f"that request makes no sense: {error}")))
             return
         except CoreError as error:
             await _say(writer, Answer(error=str(error.args[1])))
             return
         except SoftlanError as error:
-            await _say(writer, Answer(error=str(error)))
+            await _say(writer, Answer(error=harmless(str(error))))
             return
         what = "dropped frames" if request.drops_only else "frames"
         where = "" if request.room is None else f" of room {request.room}"
@@ -227,7 +228,7 @@ async def ask(path: Path, request: Request) -> AsyncIterator[list[Captured | Los
         async with asyncio.timeout(_PATIENCE_S):
             answer = msgspec.json.decode(await reader.readuntil(b"\n"), type=Answer)
         if answer.error is not None:
-            raise SoftlanError(f"it does not let us capture: {answer.error}")
+            raise SoftlanError(f"it does not let us capture: {harmless(answer.error)}")
         yield []
         pending = b""
         while data := await reader.read(1 << 18):
@@ -237,7 +238,7 @@ async def ask(path: Path, request: Request) -> AsyncIterator[list[Captured | Los
             yield records
     except (OSError, TimeoutError, EOFError, asyncio.LimitOverrunError, ValueError, RecursionError) as error:
         raise SoftlanError(
-            f"what answers at {path} is no capture: {error or 'silence'}",
+            f"what answers at {path} is no capture: {harmless(str(error)) or 'silence'}",
             hint="are it and this command the same version of softlan?",
         ) from error
     finally:

@@ -40,6 +40,7 @@ __all__ = [
     "listen_privately",
     "need_local_sockets",
     "read_all",
+    "read_snapshot",
     "runtime_directories",
     "runtime_directory",
 ]
@@ -355,7 +356,12 @@ def _read(path: Path) -> PartStatus | None:
                 connection.settimeout(max(deadline - time.monotonic(), 0.001))
         except OSError:
             return None
+    return read_snapshot(bytes(data))
+
+
+def read_snapshot(data: bytes) -> PartStatus | None:
+    """Read what a part answers; None when it makes no sense."""
     try:
-        return msgspec.json.decode(bytes(data), type=PartStatus)
+        return msgspec.json.decode(data, type=PartStatus)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None

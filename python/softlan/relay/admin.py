@@ -32,6 +32,7 @@ from softlan.relay.bans import Ban, kick, parse_target, parse_where
 from softlan.relay.rooms import Member
 from softlan.relay.server import Relay
 from softlan.relay.writer import on_disk
+from softlan.texts import harmless
 
 __all__ = [
     "ADMIN_SUFFIX",
@@ -311,10 +312,10 @@ class AdminServer:
         try:
             return {"done": self._desk.handle(msgspec.json.decode(asked, type=Request))}
         except SoftlanError as error:
-            return {"error": error.message, "hint": error.hint}
+            return {"error": harmless(error.message), "hint": error.hint}
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             return {
-                "error": f"this relay does not understand that: {error}",
+                "error": harmless(f"this relay does not understand that: {error}"),
                 "hint": "is it of another version?",
             }
         except Exception as error:  # a fault here must not end the relay

@@ -26,8 +26,9 @@ from softlan.relay.admin import (
     Request,
 )
 from softlan.relay.bans import parse_target, parse_where
+from softlan.texts import harmless
 
-__all__ = ["admin", "ask"]
+__all__ = ["admin", "ask", "read_answer"]
 
 _WHERE = option_type("room or *", parse_where)
 _TARGET = option_type("mac or address", parse_target)
@@ -180,15 +181,33 @@ def ask(request: Request, pid: int | None = None) -> dict[str, Any]:
             connection.connect(str(path))
             connection.sendall(msgspec.json.encode(request) + b"\n")
             with connection.makefile("rb") as answers:
-                answer = json.loads(answers.read(_MAX_ANSWER))
-    except (OSError, ValueError) as error:
+                return read_answer(answers.read(_MAX_ANSWER))
+    except (OSError, ValueError, RecursionError) as error:
         raise SoftlanError(
-            f"the relay at {path} does not answer: {error}", hint="does it still run, and as this user?"
+            f"the relay at {path} does not answer: {harmless(str(error))}",
+            hint="does it still run, and as this user?",
         ) from error
-    if "error" in answer:
-        raise SoftlanError(str(answer["error"]), hint=answer.get("hint"))
-    done: dict[str, Any] = answer["done"]
-    return done
+
+
+class _Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """What a relay says: what it has done, or why not."""
+
+    done: dict[str, Any] | None = None
+    error: str | None = None
+    hint: str | None = None
+
+
+def read_answer(data: bytes) -> dict[str, Any]:
+    """Read what a relay answers: what it has done.
+
+    Raises SoftlanError: the relay refuses, in its words. Raises ValueError, RecursionError: that is no answer.
+    """
+    answer = msgspec.json.decode(data, type=_Answer)
+    if answer.error is not None:
+        raise SoftlanError(harmless(answer.error), hint=answer.hint and harmless(answer.hint))
+    if answer.done is None:
+        raise ValueError("it says nothing that makes sense here")
+    return answer.done
 
 
 def _find(pid: int | None) -> Path:
@@ -216,4 +235,8 @@ def _who(entry: dict[str, Any]) -> str:
 def _until(moment: float | None) -> str:
     if moment is None:
         return "for good"
-    return f"until {datetime.datetime.fromtimestamp(moment).astimezone():%Y-%m-%d %H:%M %Z}"
+    try:
+        return f"until {datetime.datetime.fromtimestamp(moment).astimezone():%Y-%m-%d %H:%M %Z}"
+    except (OSError, OverflowError, ValueError):
+        # What datetime cannot hold is after 9999: a time that is over is not shown.
+        return "until after the year 9999"
