@@ -13,6 +13,7 @@ from softlan._core import Mac
 from softlan.client.identity import Identity, default_identity_path, hold_identity
 from softlan.control.fields import Role
 from softlan.errors import ConfigError, SoftlanError
+from softlan.texts import MAX_SAID
 
 MAC = "02:00:5e:10:00:01"
 
@@ -80,6 +81,7 @@ def test_a_virtual_mac_must_be_a_clients(path):
     ("changes", "words"),
     [
         ({"version": 2}, "version 2"),
+        ({"version": 10**4000}, "version 1000"),
         ({"version": ...}, "version"),
         ({"mac": ...}, "mac"),
         ({"mac": "01:00:00:00:00:01"}, "mac"),
@@ -95,6 +97,7 @@ def test_a_broken_file_is_explained_and_left_alone(path, changes, words):
     with pytest.raises(ConfigError, match=words) as caught:
         hold_identity(path, Role.CLIENT)
     assert str(path) in str(caught.value)
+    assert len(str(caught.value)) < len(str(path)) + MAX_SAID + 40
     assert caught.value.hint
     assert path.read_bytes() == before
 

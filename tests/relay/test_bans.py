@@ -14,6 +14,7 @@ from softlan.errors import ConfigError
 from softlan.relay import bans as module
 from softlan.relay.bans import Ban, Bans, kick, parse_target
 from softlan.relay.state import RelayState
+from softlan.texts import MAX_SAID
 
 ANN, BEN = Mac("02:00:5e:10:00:01"), Mac("02:00:5e:10:00:02")
 HOME, AWAY, SIX = "192.0.2.7:40000", "198.51.100.1:40000", "[2001:db8:1:2::9]:40000"
@@ -151,6 +152,7 @@ def test_two_relays_do_not_share_a_directory(tmp_path: Path) -> None:
         ("bans.json", '[{"room": 1}]'),
         ("bans.json", '[{"room": "*", "target": "192.0.2.7/33"}]'),
         ("bans.json", '[{"room": "no room", "target": "192.0.2.7/32"}]'),
+        ("bans.json", json.dumps([{"room": "*", "target": "a" * 5000}])),
         ("used-invites.json", "[]"),
     ],
 )
@@ -159,6 +161,7 @@ def test_a_broken_file_is_named_and_left_alone(tmp_path: Path, name: str, conten
     with pytest.raises(ConfigError) as caught:
         RelayState.open(tmp_path)
     assert name in str(caught.value)
+    assert len(str(caught.value)) < len(str(tmp_path)) + MAX_SAID + 40
     assert (tmp_path / name).read_text() == content
 
 

@@ -26,6 +26,7 @@ from softlan.errors import ConfigError, SoftlanError
 from softlan.files import is_exposed, try_lock, user_directory, write_atomically
 from softlan.observe.events import Event
 from softlan.observe.logs import log_event
+from softlan.texts import harmless
 
 __all__ = ["HeldIdentity", "Identity", "default_identity_path", "hold_identity", "is_held"]
 
@@ -199,7 +200,7 @@ def _load(path: Path, role: Role) -> Identity:
         check_role_and_mac(role, mac)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise ConfigError(
-            f"the identity {path} is broken: {error}",
+            f"the identity {path} is broken: {harmless(str(error))}",
             hint="repair it, or move it away: a new one is made then, with another MAC",
         ) from error
     _warn_if_exposed(path)

@@ -24,6 +24,7 @@ from softlan.observe.logs import log_event
 from softlan.relay.access import UsedInvites
 from softlan.relay.bans import Ban, Bans, checked
 from softlan.relay.writer import FileWriter
+from softlan.texts import harmless
 
 __all__ = ["RelayState"]
 
@@ -138,7 +139,7 @@ class RelayState:
 
 def _broken(path: Path, problem: str) -> ConfigError:
     hint = "repair it, or move it away: what it held is forgotten then"
-    return ConfigError(f"{path} is broken: {problem}", hint=hint)
+    return ConfigError(f"{path} is broken: {harmless(problem)}", hint=hint)
 
 
 def _tell_failed(path: Path, error: OSError) -> None:
