@@ -52,6 +52,31 @@ def test_what_is_built_ahead_is_what_later_stages_build():
     assert "packaging/windows/build-wheel.sh" in DEV
 
 
+PACKAGES = {
+    "dhclient": "isc-dhcp-client",
+    "dnsmasq": "dnsmasq-base",
+    "nft": "nftables",
+    "nstat": "iproute2",
+    "ping": "iputils-ping",
+    "setpriv": "util-linux",
+    "systemctl": "systemd",
+    "systemd-analyze": "systemd",
+    "systemd-escape": "systemd",
+}
+"""The Debian package of each tool that is named otherwise than its own."""
+
+
+def test_ci_installs_what_tests_need():
+    """Where a test asks for a tool by its name; some work out which shell, client or compiler they need, and are not seen here."""
+    (installed,) = re.findall(r"apt-get install -y [^>]+", CI)
+    needed = set()
+    for path in (ROOT / "tests").rglob("*.py"):
+        needed |= set(re.findall(r'\bneeds?\("([\w.+-]+)"\)', path.read_text()))
+    assert {"fping", "tshark"} <= needed
+    needed -= {"sh", "no-such-program"}  # what the tests of `need` itself ask for
+    assert {PACKAGES.get(tool, tool) for tool in needed} - set(installed.split()) == set()
+
+
 PYTHON = """#!/bin/bash
 echo "python $*" >>log
 case "$*" in

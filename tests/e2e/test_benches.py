@@ -16,7 +16,7 @@ _SUITE = Path(__file__).parents[2] / "benches" / "side_by_side.py"
 async def test_side_by_side_measures_softlan_and_no_tunnel(
     tmp_path: Path, needs: Callable[[str], None]
 ) -> None:
-    needs("ping")
+    needs("fping")
     needs("iperf3")
     command = [sys.executable, str(_SUITE), "--quick", "--only", "softlan,kernel-bridge", "--seconds", "1"]
     done = await asyncio.to_thread(
