@@ -279,6 +279,11 @@ impl Inbound {
         }
     }
 
+    /// The frames that are being put together.
+    pub fn reassembler(&self) -> &Reassembler {
+        &self.reassembler
+    }
+
     fn count_abandoned(&mut self) {
         let total = self.reassembler.counts().frames_dropped();
         if total > self.abandoned {

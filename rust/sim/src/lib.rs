@@ -6,8 +6,10 @@
 #![forbid(unsafe_code)]
 
 mod books;
+mod end;
 mod frames;
 mod line;
+mod pieces;
 mod random;
 mod world;
 
@@ -36,6 +38,8 @@ pub struct Summary {
     pub dropped: u64,
     /// Frames that were put together from fragments.
     pub reassembled: u64,
+    /// Frames of which some fragments came and were given up.
+    pub given_up: u64,
     /// Frames that queues marked in place of dropping them.
     pub marked: u64,
     /// Frames that arrived at peers.
@@ -56,6 +60,7 @@ impl std::ops::AddAssign for Summary {
         self.switched += other.switched;
         self.dropped += other.dropped;
         self.reassembled += other.reassembled;
+        self.given_up += other.given_up;
         self.marked += other.marked;
         self.delivered += other.delivered;
         self.resumed += other.resumed;
@@ -92,11 +97,15 @@ pub enum Sabotage {
     Bypass,
     /// A frame that the switch let pass reaches nobody.
     Swallowed,
+    /// An end takes a whole frame's datagram, and it comes to nothing.
+    Unread,
+    /// A frame's last missing fragment comes, and no frame comes of it.
+    Unfinished,
 }
 
 impl Sabotage {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::SilentLoss,
         Self::FlippedByte,
         Self::UntoldMark,
@@ -104,14 +113,16 @@ impl Sabotage {
         Self::Echo,
         Self::Bypass,
         Self::Swallowed,
+        Self::Unread,
+        Self::Unfinished,
     ];
 }
 
 /// Plays the party of a seed through: two virtual seconds, then whatever is still under way.
 ///
 /// # Errors
-/// [`Broken`] says which of these did not hold: at every stage what came in went on, was dropped under a name, or is still there,
-/// exactly; no frame reached another room, its sender (on whatever connection), or anybody if its source was not its
+/// [`Broken`] says which of these did not hold: at every stage (queue, line, end, frames put together, switch) what came in went on, was
+/// dropped under a name, or is still there, exactly; no frame reached another room, its sender (on whatever connection), or anybody if its source was not its
 /// sender's; every frame that arrived is byte for byte one that was sent, but for a mark that its sender asked for and a queue told of;
 /// nothing grew beyond its bound; whatever a switch told as begun ended once.
 pub fn run(seed: u64, sabotage: Option<Sabotage>) -> Result<Summary, Broken> {
