@@ -88,7 +88,9 @@ impl Line {
     /// empty.
     pub(crate) fn pump(&mut self, now: Duration, random: &mut Random) -> Option<(Vec<Arrival>, Duration)> {
         let mut outcome = Outcome::default();
-        let next = self.queue.pop(now, &mut outcome);
+        // Now and then the window has room for new flows alone, and for the others a moment later.
+        let new = if random.happens(300) { self.queue.pop_new(now, &mut outcome) } else { None };
+        let next = new.or_else(|| self.queue.pop(now, &mut outcome));
         self.egress.drop_many("queue-delay", outcome.late);
         let datagram = next?;
         self.marked = (outcome.marked > 0).then(|| datagram.clone());
