@@ -17,6 +17,7 @@ import os
 import statistics
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,9 +26,21 @@ from typing import Any
 from softlan.errors import SoftlanError
 from softlan.lab import Party, census
 from softlan.lab.docs import machine_line, replace_between
-from softlan.lab.hostile import KINDS, Attacker, Watch, build_tool, limited, watching, wire_bytes
+from softlan.lab.hostile import (
+    COUNTED,
+    KINDS,
+    LIMITED,
+    Attacker,
+    Watch,
+    build_tool,
+    let_through,
+    limited,
+    watching,
+    wire_bytes,
+)
 from softlan.lab.namespaces import ensure_namespaces
-from softlan.lab.party import Client
+from softlan.lab.party import Client, Relay
+from softlan.observe.counters import known_counters
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs" / "reliability.md"
@@ -64,6 +77,16 @@ async def quiet(watch: Watch, seconds: float = QUIET_S) -> tuple[float, float]:
     return start, time.monotonic()
 
 
+async def counted(relay: Relay, since: int, room: str, connections: int) -> Counter[str]:
+    """What the relay counted of an attacker, all its connections together, once it knows that they have ended."""
+    told = Counter[str]()
+    for _ in range(connections):
+        left = await relay.program.event("peer.left", since=since, room=room)
+        since = relay.program.events.index(left, since) + 1
+        told.update(known_counters(left.fields))
+    return told
+
+
 def ms(seconds: float) -> str:
     return f"{seconds * 1000:.2f} ms"
 
@@ -86,9 +109,11 @@ async def datagrams(tool: Path, count: int, rate: float, figures: dict[str, Any]
                 await asyncio.sleep(each / rate)
                 calm_ones.append((began, time.monotonic()))
                 room = "MACS" if kind == "macs" else "PARTY1"
+                mark = relay.program.mark()
                 began = time.monotonic()
                 told.append(await mallory.datagrams(kind, each, rate, room=room, victim=ann))
                 stormy_ones.append((began, time.monotonic()))
+                left = await counted(relay, mark, room, int(told[-1]["connections"]))
                 await asyncio.sleep(0.3)
                 calm, stormy = watch.pings(*calm_ones[-1]), watch.pings(*stormy_ones[-1])
                 slices[kind] = {
@@ -98,6 +123,9 @@ async def datagrams(tool: Path, count: int, rate: float, figures: dict[str, Any]
                     "pings": stormy.sent,
                     "rss_kib": watch.memory[-1],
                     **told[-1],
+                    "received": left["datagrams_received"],
+                    "counted": left[COUNTED[kind]],
+                    "let_through": let_through(kind, left),
                 }
                 print(f"    {slices[kind]}", flush=True)
             await asyncio.sleep(1)
@@ -107,12 +135,15 @@ async def datagrams(tool: Path, count: int, rate: float, figures: dict[str, Any]
         crossed = (await relay.peer_counters_in("OTHER", bystander.peer_id))["frames_sent"]
         end_memory = census.memory_kib(relay.program.pid)
     sent = sum(int(one["sent"]) for one in told)
+    received = sum(one["received"] for one in slices.values())
+    passed = sum(one["let_through"] for kind, one in slices.items() if kind not in LIMITED)
     more = (peak - before) / 1024
     loss = stormy.lost / max(1, stormy.sent)
     slower = stormy.percentile(0.99) - calm.percentile(0.99)
     by_kind = statistics.median(one["p99_ms"] - one["p99_before_ms"] for one in slices.values())
     figures["datagrams"] = {
         "sent": sent,
+        "received": received,
         "seconds": took,
         "p99_more_median_of_kinds_ms": by_kind,
         "memory_before_kib": before,
@@ -131,7 +162,19 @@ async def datagrams(tool: Path, count: int, rate: float, figures: dict[str, Any]
     }
     what = f"{sent:,} hostile datagrams in {took:.0f} s"
     return [
-        Line(f"{what}: relay's memory", "+ <= 32 MiB", f"+ {more:.1f} MiB", more <= 32),
+        Line(
+            f"{what}: received by the relay",
+            ">= 90 %",
+            f"{received:,} ({received / sent:.1%})",
+            received >= 0.9 * sent,
+        ),
+        Line(
+            f"frames let through of the {len(KINDS) - len(LIMITED)} kinds that no limit is for",
+            "0",
+            str(passed),
+            passed == 0,
+        ),
+        Line("relay's memory", "+ <= 32 MiB", f"+ {more:.1f} MiB", more <= 32),
         Line(
             "others' loss meanwhile",
             "< 0.1 %",

@@ -27,19 +27,24 @@ from .pinger import Pinger, Stretch
 from .players import Player
 from .programs import Program
 
-KINDS: Final = (
-    "garbage",
-    "empty",
-    "runt",
-    "foreign",
-    "spoofed",
-    "incomplete",
-    "contradictory",
-    "oversized",
-    "macs",
-    "broadcast",
-    "unknown",
-)
+COUNTED: Final[Mapping[str, str]] = {
+    "garbage": "drop_malformed",
+    "empty": "drop_malformed",
+    "runt": "drop_runt",
+    "foreign": "drop_malformed",
+    "spoofed": "drop_source_foreign",
+    "incomplete": "drop_reassembly",
+    "contradictory": "drop_reassembly",
+    "oversized": "drop_jumbo",
+    "macs": "drop_no_target",
+    "broadcast": "drop_limit_broadcast",
+    "unknown": "drop_limit_unknown",
+}
+"""The counter in which each kind of datagram ends; `oversized` frames come in nine fragments each."""
+KINDS: Final = tuple(COUNTED)
+LIMITED: Final = ("broadcast", "unknown")
+"""The kinds of which the relay lets through what a peer's limits allow. Of the others it lets through nothing."""
+_BEFORE_THE_SWITCH: Final = ("drop_malformed", "drop_reassembly")
 SPOOFED_NET: Final = "198.18.0.0/15"
 """Where the spoofed Initials come from (RFC 2544: for benchmarks, never on the internet)."""
 _TARGET: Final = f"{RELAY_ADDRESS}:{RELAY_PORT}"
@@ -155,6 +160,12 @@ class Attacker:
             raise LabError(f"the attacker ended with {status}:\n{program.tail()}")
         told: Mapping[str, Any] = json.loads(program.lines[-1])
         return told
+
+
+def let_through(kind: str, counters: Mapping[str, int]) -> int:
+    """Give the frames of an attack that were not dropped, by the relay's counters of the attacker."""
+    received = counters.get("frames_received", 0)
+    return received - (0 if COUNTED[kind] in _BEFORE_THE_SWITCH else counters.get(COUNTED[kind], 0))
 
 
 def wire_bytes(host: Host, interface: str = "wan") -> tuple[int, int]:

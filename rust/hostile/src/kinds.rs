@@ -120,10 +120,13 @@ impl Maker {
             Kind::Empty => Bytes::new(),
             Kind::Foreign => {
                 let id = if number.is_multiple_of(2) { self.victim.peer_id } else { dice.next() as u16 };
+                // Its own would be no other's.
+                let id = if id == self.peer_id { self.victim.peer_id } else { id };
                 whole(id, &frame([0xFF; 6], self.mac, 200))
             }
             Kind::Spoofed => whole(self.peer_id, &frame([0xFF; 6], self.victim.mac, 200)),
-            Kind::Incomplete => fragment(self.peer_id, 0, 15, number, &[0xA5; ROOM - 8]),
+            // As many as a frame of 9216 bytes may have of these: of more, each would be refused at once.
+            Kind::Incomplete => fragment(self.peer_id, 0, 7, number, &[0xA5; ROOM - 8]),
             Kind::Contradictory => {
                 // Three to a frame: the second is of another size, the third of another count.
                 let (index, last, size) = [(0, 3, 900), (1, 3, 700), (1, 7, 900)][(number % 3) as usize];
