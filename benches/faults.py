@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from softlan.errors import SoftlanError
-from softlan.lab.docs import machine_line, replace_between
+from softlan.lab.docs import machine_line, origin_of, replace_between
 from softlan.lab.faults import FAULTS
 from softlan.lab.faults_of_state import private_mounts
 from softlan.lab.namespaces import ensure_namespaces
@@ -40,6 +40,7 @@ HEAD = (
     "later than 3 s",
     "bystander's lost pings",
     "left behind",
+    "went wrong",
     "memory a cycle",
 )
 
@@ -50,21 +51,28 @@ def row(told: Mapping[str, Any]) -> tuple[str, ...]:
     return (
         told["title"],
         str(told["cycles"]),
-        f"{told['back_median_s']:.2f} s",
-        f"{told['back_worst_s']:.2f} s",
-        str(told["late"]),
+        f"{told['back_median_s']:.2f} s" if told["cycles"] else "-",
+        f"{told['back_worst_s']:.2f} s" if told["cycles"] else "-",
+        str(told["late"]) if told["cycles"] else "-",
         f"{told['own_median_s']:.2f} s" if started else "-",
         f"{told['own_worst_s']:.2f} s" if started else "-",
         str(told["late_own"]) if started else "-",
         f"{told['bystander_pings_lost']} of {told['bystander_pings']}" if told["bystander_pings"] else "-",
-        f"{len(told['leaks'])} things" if told["leaks"] else "nothing",
+        things(told["leaks"]) if told["cycles"] else "-",
+        things(told["wrong"]),
         f"{memory['kib_per_cycle']:+.1f} KiB ({memory['part']})" if memory["cycles"] else "-",
     )
 
 
-def table(figures: Sequence[Mapping[str, Any]]) -> str:
+def things(words: Sequence[str]) -> str:
+    return f"{len(words)} things" if len(words) > 1 else "1 thing" if words else "nothing"
+
+
+def table(figures: Sequence[Mapping[str, Any]], bad: Sequence[str]) -> str:
+    """All faults, those that came to nothing too; below them, what must not be."""
     lines = [HEAD, tuple("---" for _ in HEAD), *(row(told) for told in figures)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return "\n".join([text, "", *(f"- {words.partition(chr(10))[0]}" for words in bad)]) if bad else text
 
 
 @contextlib.asynccontextmanager
@@ -101,8 +109,7 @@ async def run(
         except SoftlanError as error:
             outcome = reached[0] if reached else Outcome(fault.name, fault.title)
             outcome.wrong.append(f"ended after {len(outcome.back)} of {cycles} cycles: {error}")
-        if outcome.back:
-            print(" | ".join(row(outcome.as_json())), flush=True)
+        print(" | ".join(row(outcome.as_json())), flush=True)
         for words in [*outcome.leaks, *outcome.wrong, *outcome.stories]:
             print(f"    {words}", flush=True)
         outcomes.append(outcome)
@@ -163,8 +170,7 @@ def main() -> None:
     )
     told = parser.parse_args()
     if told.from_json:
-        show(told, [fault for path in told.from_json for fault in json.loads(path.read_text())["faults"]])
-        return
+        sys.exit(1 if show(told, [json.loads(path.read_text()) for path in told.from_json]) else 0)
     ensure_namespaces([sys.executable, *sys.argv])
     private_mounts()
     wanted = set(filter(None, told.only.split(",")))
@@ -172,30 +178,38 @@ def main() -> None:
     start = time.monotonic()
     outcomes: list[Outcome] = []
 
+    def so_far() -> dict[str, Any]:
+        return {
+            "seconds": round(time.monotonic() - start, 1),
+            "origin": machine_line(told.seed),
+            "bad": bad(outcomes),
+            "faults": [outcome.as_json() for outcome in outcomes],
+        }
+
     def keep() -> None:
         if told.json:
-            figures = [outcome.as_json() for outcome in outcomes]
-            took = round(time.monotonic() - start, 1)
-            content = {"seconds": took, "bad": bad(outcomes), "faults": figures}
-            told.json.write_text(json.dumps(content, indent=2) + "\n")
+            told.json.write_text(json.dumps(so_far(), indent=2) + "\n")
 
     failure = ""
     try:
         asyncio.run(run(faults, outcomes, keep, quick=told.quick, scale=told.scale, seed=told.seed))
     except SoftlanError as error:
         failure = f"error: {error}" + (f"\nhint: {error.hint}" if error.hint else "")
-    took = time.monotonic() - start
-    faulty = bad(outcomes)
-    show(told, [outcome.as_json() for outcome in outcomes])
-    print(f"\n{took:.0f} s, load average at the end {os.getloadavg()[0]:.1f}")
-    sys.exit(failure or (1 if faulty else 0))
+        told.write_docs = False
+    is_bad = show(told, [so_far()])
+    print(f"\n{time.monotonic() - start:.0f} s, load average at the end {os.getloadavg()[0]:.1f}")
+    sys.exit(failure or (1 if is_bad else 0))
 
 
-def show(told: argparse.Namespace, figures: Sequence[Mapping[str, Any]]) -> None:
-    figures = [fault for fault in figures if fault["cycles"]]
-    print(f"\n{table(figures)}")
+def show(told: argparse.Namespace, runs: Sequence[Mapping[str, Any]]) -> bool:
+    """Print the table of these runs, and write it where that is wanted; tell whether anything was as it must not be."""
+    faulty = [words for run in runs for words in run["bad"]]
+    text = table([fault for run in runs for fault in run["faults"]], faulty)
+    text = f"{text}\n\n{origin_of(runs)}"
+    print(f"\n{text}")
     if told.write_docs:
-        replace_between(DOCS, "faults", f"{table(figures)}\n\n{machine_line(told.seed)}")
+        replace_between(DOCS, "faults", text)
+    return bool(faulty)
 
 
 if __name__ == "__main__":

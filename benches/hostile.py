@@ -18,14 +18,14 @@ import statistics
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from softlan.errors import SoftlanError
 from softlan.lab import Party, census
-from softlan.lab.docs import machine_line, replace_between
+from softlan.lab.docs import machine_line, origin_of, replace_between
 from softlan.lab.hostile import (
     COUNTED,
     KINDS,
@@ -348,9 +348,9 @@ def table(lines: list[Line]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def known(files: Sequence[Path]) -> list[Line]:
-    """Give the lines of former runs, in the order of the files."""
-    return [Line(**line) for file in files for line in json.loads(file.read_text())["lines"]]
+def known(runs: Sequence[Mapping[str, Any]]) -> list[Line]:
+    """Give the lines of former runs, in their order."""
+    return [Line(**line) for run in runs for line in run["lines"]]
 
 
 async def run(told: argparse.Namespace, tool: Path, figures: dict[str, Any]) -> list[Line]:
@@ -386,20 +386,23 @@ def main() -> None:
     figures: dict[str, Any] = {"load_before": os.getloadavg()[0]}
     try:
         if told.from_json:
-            lines = known(told.from_json)
+            runs = [json.loads(file.read_text()) for file in told.from_json]
+            lines, origin = known(runs), origin_of(runs)
         else:
             ensure_namespaces([sys.executable, *sys.argv])
             lines = asyncio.run(run(told, build_tool(ROOT), figures))
+            origin = machine_line()
     except SoftlanError as error:
         sys.exit(f"error: {error}" + (f"\nhint: {error.hint}" if error.hint else ""))
-    print(
-        f"\n{table(lines)}\n\nload average {figures['load_before']:.1f} before, {os.getloadavg()[0]:.1f} after"
-    )
+    figures |= {"load_after": os.getloadavg()[0], "origin": origin}
+    print(f"\n{table(lines)}\n\n{origin}")
+    if not told.from_json:
+        print(f"load average {figures['load_before']:.1f} before, {figures['load_after']:.1f} after")
     if told.json:
         figures["lines"] = [asdict(line) for line in lines]
         told.json.write_text(json.dumps(figures, indent=2) + "\n")
     if told.write_docs:
-        replace_between(DOCS, "hostile", f"{table(lines)}\n\n{machine_line()}")
+        replace_between(DOCS, "hostile", f"{table(lines)}\n\n{origin}")
     sys.exit(0 if all(line.good is not False for line in lines) else 1)
 
 

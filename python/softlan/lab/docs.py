@@ -6,7 +6,9 @@ import datetime
 import os
 import platform
 import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from .namespaces import LabError
 
@@ -31,3 +33,10 @@ def machine_line(seed: int | None = None) -> str:
     load = os.getloadavg()[0]
     seeded = "" if seed is None else f", seed {seed}"
     return f"{day}, Linux {platform.release()}, {os.cpu_count()} cores (load {load:.1f} at the end){seeded}."
+
+
+def origin_of(runs: Iterable[Mapping[str, Any]]) -> str:
+    """Give the `machine_line` that each run kept as `origin` beside its figures, on a line of its own; of one that kept none, say so."""
+    return "\n".join(
+        dict.fromkeys(run.get("origin", "Of a run that did not keep its origin.") for run in runs)
+    )
