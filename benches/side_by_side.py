@@ -20,6 +20,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,7 @@ async def _measure(chosen: list[System], plan: Plan, part: str) -> dict[str, Any
     systems: dict[str, Any] = {}
     lines: dict[str, dict[str, Any]] = {}
     left_out: dict[str, str] = {}
+    failed: list[str] = []
     present = []
     for system in chosen:
         if reason := system.missing():
@@ -77,6 +79,7 @@ async def _measure(chosen: list[System], plan: Plan, part: str) -> dict[str, Any
                 told = systems[system.name] = await at_lan_speed(system, plan)
             except (LabError, OSError, TimeoutError) as failure:
                 left_out[system.name] = _reason(failure)
+                failed.append(system.name)
                 continue
             rates = f"up {told['up']:.0f}, down {told['down']:.0f} Mbit/s"
             _say(f"{system.title}: {rates} ({time.monotonic() - start:.0f} s)")
@@ -93,9 +96,10 @@ async def _measure(chosen: list[System], plan: Plan, part: str) -> dict[str, Any
                     told_here[system.name] = await over_line(system, case, plan)
                 except (LabError, OSError, TimeoutError) as failure:
                     left_out[f"{system.name} over {case.line.name}"] = _reason(failure)
+                    failed.append(f"{system.name} over {case.line.name}")
             rates = ", ".join(f"{name} {told['down']:.0f}" for name, told in told_here.items())
             _say(f"{case.line.name}: down {rates} Mbit/s ({time.monotonic() - start:.0f} s)")
-    return {"systems": systems, "lines": lines, "left_out": left_out}
+    return {"systems": systems, "lines": lines, "left_out": left_out, "failed": failed}
 
 
 def _reason(failure: BaseException) -> str:
@@ -103,15 +107,23 @@ def _reason(failure: BaseException) -> str:
     return f"failed: {str(failure).splitlines()[0] if str(failure) else repr(failure)}"
 
 
+def _commit() -> str:
+    """The commit of what is measured: a table that was just written into the documents makes it no other."""
+
+    def git(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(["git", *words], cwd=_ROOT, capture_output=True, text=True, check=False)
+
+    commit = git("describe", "--always").stdout.strip()
+    changed = git("diff", "--quiet", "HEAD", "--", ".", ":!docs", ":!*.md").returncode
+    return f"{commit}-dirty" if changed else commit
+
+
 def _meta(command: str, plan: Plan) -> dict[str, Any]:
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=_ROOT, capture_output=True, text=True, check=False
-    )
     machine = Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text(encoding="ascii").strip()
     return {
         "command": command,
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "commit": commit.stdout.strip(),
+        "commit": _commit(),
         "kernel": platform.release(),
         "cpus": os.cpu_count(),
         "tcp": plan.algorithm or machine,
@@ -121,27 +133,43 @@ def _meta(command: str, plan: Plan) -> dict[str, Any]:
     }
 
 
-def _finish(results: dict[str, Any], out: Path, *, picture: bool, write_docs: bool) -> None:
-    """Write and print what was measured. A stall run and a full one in one directory complete each other."""
-    out.mkdir(parents=True, exist_ok=True)
-    only_stalls = "stalls" in results
-    file = out / ("stalls.json" if only_stalls else "side_by_side.json")
-    if not only_stalls and (out / "stalls.json").exists():
-        results["stalls"] = json.loads((out / "stalls.json").read_text(encoding="utf-8"))["stalls"]
-    results["goals"] = [vars(verdict) for verdict in judged(results)]
-    file.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    meta = results["meta"]
-    origin = (
+def _origin(meta: Mapping[str, Any]) -> str:
+    return (
         f"`{meta['command']}`, {meta['date']}, commit {meta['commit']}, Linux {meta['kernel']}, {meta['cpus']} CPUs, "
         f"TCP inside: {meta['tcp']}; load before {meta['load_before']:.1f}; took {meta['took']:.0f} s."
     )
+
+
+def _complete(results: dict[str, Any], file: Path) -> None:
+    """Add the stalls of a former run of the same code, with where they are from; of any other, say why not."""
+    if not file.exists():
+        return
+    former = json.loads(file.read_text(encoding="utf-8"))
+    if reason := stalls.unlike(former["meta"], results["meta"]):
+        results["left_out"] = results["left_out"] | {"the stalls in " + file.name: reason}
+    else:
+        results["stalls"] = former["stalls"] | {"origin": _origin(former["meta"])}
+
+
+def _finish(results: dict[str, Any], out: Path, *, picture: bool, write_docs: bool) -> None:
+    """Write and print what was measured. A stall run and a full one of the same code in one directory complete each other."""
+    out.mkdir(parents=True, exist_ok=True)
+    only_stalls = "stalls" in results
+    file = out / ("stalls.json" if only_stalls else "side_by_side.json")
+    if not only_stalls:
+        _complete(results, out / "stalls.json")
+    results["goals"] = [vars(verdict) for verdict in judged(results)]
+    file.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    origin = _origin(results["meta"])
     text = tables.stalls(results) if only_stalls else tables.everything(results)
     click.echo(f"{origin}\n\n{text}")
     written = [str(file)]
     if picture and not only_stalls:
         plot.draw(results, out / "side_by_side.png")
         written.append(str(out / "side_by_side.png"))
-    if write_docs:
+    if write_docs and results["failed"]:
+        _say(f"{_DOCUMENT.name} stays as it is: {', '.join(results['failed'])} failed")
+    elif write_docs:
         docs.replace(_DOCUMENT, "stalls" if only_stalls else "side-by-side", f"{origin}\n\n{text}")
         written.append(str(_DOCUMENT))
     _say(f"\nwritten: {', '.join(written)}")
@@ -225,13 +253,13 @@ def main(
     results = asyncio.run(_until_ended(work))
     meta["took"] = time.monotonic() - start
     _finish({"meta": meta, **results}, out, picture=picture, write_docs=write_docs)
-    if results["left_out"] and quick:
+    if results["failed"] or (results["left_out"] and quick):
         sys.exit(1)
 
 
 async def _look_for_stalls(chosen: list[System], runs: int, plan: Plan) -> dict[str, Any]:
     told = await stalls.look(chosen[0], runs, 5.0, plan.algorithm, _say)
-    return {"systems": {}, "lines": {}, "left_out": {}, "stalls": told}
+    return {"systems": {}, "lines": {}, "left_out": {}, "failed": [], "stalls": told}
 
 
 async def _until_ended(work: Any) -> dict[str, Any]:

@@ -129,6 +129,8 @@ def _stalls(results: Results) -> tuple[str, bool]:
     stalls = results.get("stalls")
     if not stalls:
         raise Unmeasured("--stalls measures it")
+    if stalls["system"] != OURS:
+        raise Unmeasured(f"--stalls looked at {stalls['system']}")
     done = stalls["runs"] - stalls["failed"]
     return f"{stalls['stalled']} in {done} runs", stalls["stalled"] == 0 and done >= 50
 

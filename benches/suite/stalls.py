@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from peers import Site, System
@@ -60,6 +60,16 @@ async def look(
         "median": probes.median(rates),
         "fastest": max(rates, default=None),
     }
+
+
+def unlike(former: Mapping[str, Any], meta: Mapping[str, Any]) -> str | None:
+    """Say why what a former run found is nothing a run with this `meta` may show as its own; None: it may."""
+    if str(former["commit"]).endswith("-dirty"):
+        return f"of commit {former['commit']}, and nobody knows with which changes"
+    for what, words in (("commit", "commit"), ("tcp", "TCP")):
+        if former[what] != meta[what]:
+            return f"of {words} {former[what]}, this is {meta[what]}"
+    return None
 
 
 def is_stalled(intervals: tuple[float, ...]) -> bool:

@@ -75,6 +75,8 @@ def stalls(results: Results) -> str:
     words = f"{told['line']}, {told['system']}: {told['stalled']} of {told['runs']} runs of {told['seconds']:g} s stalled, "
     words += f"{told['failed']} did not come up; "
     words += f"slowest / median / fastest run {rates} Mbit/s."
+    if "origin" in told:
+        words += f" ({told['origin']})"
     return words + "".join(f"\n- seed {run['seed']}: {run['words']}" for run in told["bad"])
 
 
