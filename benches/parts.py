@@ -13,10 +13,10 @@ import json
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 from relay_alone import DOCS, ROOT, write_docs
+from softlan.lab.docs import machine_line
 
 MARKS = ("<!-- parts -->", "<!-- /parts -->")
 RESULTS = ROOT / "target" / "criterion"
@@ -62,8 +62,8 @@ def main() -> None:
     text = table(results())
     print(text)
     if chosen.write_docs:
-        command = f"`.venv/bin/python {Path(__file__).relative_to(ROOT)}` ({time.strftime('%Y-%m-%d')})"
-        write_docs(f"{command}:\n\n```\n{text}\n```", MARKS, "Parts")
+        command = f"`.venv/bin/python {Path(__file__).relative_to(ROOT)}`"
+        write_docs(f"{command}, {machine_line()}\n\n```\n{text}\n```", MARKS, "Parts")
 
 
 if __name__ == "__main__":
