@@ -11,7 +11,7 @@ use bytes::{Bytes, BytesMut};
 use softlan_wire::{Datagram, Ecn, HEADER_LEN, decode, ecn, mark_ce};
 
 use crate::codel::Codel;
-use crate::flow::{FlowPlaces, PLACES};
+use crate::flow::{FlowHash, FlowPlaces, PLACES};
 
 // The lists of flows hold places as bytes.
 const _: () = assert!(PLACES <= 256);
@@ -99,9 +99,19 @@ impl Flow {
 impl EgressQueue {
     /// An empty queue.
     pub fn new(limits: QueueLimits) -> Self {
+        Self::with_places(limits, FlowPlaces::default())
+    }
+
+    /// One whose flows have the same places each time; see [`FlowHash::with_secret`].
+    #[doc(hidden)]
+    pub fn with_secret(limits: QueueLimits, secret: [u64; 2]) -> Self {
+        Self::with_places(limits, FlowPlaces::new(FlowHash::with_secret(secret)))
+    }
+
+    fn with_places(limits: QueueLimits, places: FlowPlaces) -> Self {
         Self {
             limits,
-            places: FlowPlaces::default(),
+            places,
             flows: (0..PLACES).map(|_| Flow::default()).collect(),
             new: VecDeque::new(),
             old: VecDeque::new(),

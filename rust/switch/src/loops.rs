@@ -125,9 +125,9 @@ pub(crate) struct Loops {
 }
 
 impl Loops {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(hash: FoldState) -> Self {
         Self {
-            hash: FoldState::random(),
+            hash,
             sightings: vec![None; SIGHTINGS].into_boxed_slice(),
             suspicions: Vec::with_capacity(SUSPICIONS),
             returner: None,

@@ -12,6 +12,7 @@ use crate::counters::{Counters, DropReason};
 use crate::doubles::Doubles;
 use crate::events::{EventQueue, SwitchEvent};
 use crate::filters::Filters;
+use crate::hash::FoldState;
 use crate::limits::{Buckets, Class, Limits};
 use crate::loops::{Loops, Seen};
 use crate::storm::{Gust, StormControl};
@@ -141,13 +142,24 @@ struct Member {
 impl Switch {
     /// A switch without peers.
     pub fn new(settings: Settings) -> Self {
+        Self::with_hashes(settings, FoldState::random)
+    }
+
+    /// A switch whose hashes have a known secret, two numbers that look random, so that fuzzing and simulation can play again what they found.
+    /// Everything else takes [`new`](Self::new): who knows the secret can choose addresses that meet in the table.
+    #[doc(hidden)]
+    pub fn with_secret(settings: Settings, secret: [u64; 2]) -> Self {
+        Self::with_hashes(settings, || FoldState::with_secret(secret))
+    }
+
+    fn with_hashes(settings: Settings, hash: impl Fn() -> FoldState) -> Self {
         Self {
             filters: settings.filters,
-            table: MacTable::new(settings.mac_age, settings.mac_cap),
+            table: MacTable::with_hashes(settings.mac_age, settings.mac_cap, hash(), hash()),
             peers: Vec::new(),
             members: Vec::new(),
             storm: StormControl::new(Duration::ZERO, settings.storm),
-            loops: Loops::new(),
+            loops: Loops::new(hash()),
             conflicts: Conflicts::default(),
             doubles: Doubles::new(settings.mac_age),
             table_full: None,

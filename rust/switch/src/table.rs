@@ -72,8 +72,17 @@ pub enum Heard {
 impl MacTable {
     /// An empty table that forgets learned stations not heard for more than `age` and keeps at most `cap` of them.
     pub fn new(age: Duration, cap: usize) -> Self {
-        let stations = HashMap::with_hasher(FoldState::random());
-        let former = HashMap::with_hasher(FoldState::random());
+        Self::with_hashes(age, cap, FoldState::random(), FoldState::random())
+    }
+
+    pub(crate) fn with_hashes(
+        age: Duration,
+        cap: usize,
+        of_stations: FoldState,
+        of_former: FoldState,
+    ) -> Self {
+        let stations = HashMap::with_hasher(of_stations);
+        let former = HashMap::with_hasher(of_former);
         let newcomers = VecDeque::new();
         Self { stations, newcomers, former, age, cap, learned: 0, refused: 0, next_due: Duration::ZERO }
     }
