@@ -18,6 +18,10 @@ from scapy.layers.inet6 import (
     ICMPv6ND_NA,
     ICMPv6ND_NS,
     ICMPv6ND_RA,
+    ICMPv6ND_Redirect,
+    ICMPv6NDOptDstLLAddr,
+    ICMPv6NDOptMTU,
+    ICMPv6NDOptSrcLLAddr,
     IPv6,
     IPv6ExtHdrDestOpt,
     IPv6ExtHdrFragment,
@@ -56,6 +60,18 @@ def packets() -> dict[str, Packet]:
         "ra-later-fragment": v6 / IPv6ExtHdrFragment(offset=3, m=0, id=7) / Raw(b"tail of something"),
         "neighbour-solicitation": v6 / ICMPv6ND_NS(tgt="fe80::2"),
         "neighbour-advertisement": v6 / ICMPv6ND_NA(tgt="fe80::1", R=1),
+        # Options with the sender's own address, then with another's.
+        "neighbour-own": v6 / ICMPv6ND_NA(tgt="fe80::1") / ICMPv6NDOptDstLLAddr(lladdr=CLIENT),
+        "neighbour-another": v6 / ICMPv6ND_NA(tgt="fe80::1") / ICMPv6NDOptDstLLAddr(lladdr=OTHER),
+        "solicitation-another": v6
+        / IPv6ExtHdrHopByHop()
+        / ICMPv6ND_NS(tgt="fe80::2")
+        / ICMPv6NDOptMTU()
+        / ICMPv6NDOptSrcLLAddr(lladdr=OTHER),
+        "redirect-another": v6 / ICMPv6ND_Redirect(tgt="fe80::2") / ICMPv6NDOptDstLLAddr(lladdr=OTHER),
+        "tcp-ect": IP(src="10.0.0.1", dst="10.0.0.2", tos=2, id=0xFFFF) / TCP(sport=1, dport=2) / b"data",
+        "tcp6-ect": IPv6(src="fe80::1", dst="fe80::2", tc=1) / TCP(sport=1, dport=2) / b"data",
+        "tcp-marked": IP(src="10.0.0.1", dst="10.0.0.2", tos=3) / TCP(sport=1, dport=2) / b"data",
         "ping": IP(src="10.0.0.1", dst="10.0.0.2") / ICMP() / b"ping",
         "tcp": IP(src="10.0.0.1", dst="10.0.0.2") / TCP(sport=1, dport=2) / b"data",
         "tcp6": IPv6(src="fe80::1", dst="fe80::2") / TCP(sport=1, dport=2, options=[("NOP", None)]) / b"data",
@@ -207,11 +223,16 @@ def rooms() -> dict[str, bytes]:
         body = body.ljust(-(-len(body) // 7) * 7, b"\0")
         return bytes([room << 3 | 3, peer, source, destination, len(body) // 7]) + body
 
+    def neighbour(kind: int, mac: int) -> bytes:
+        """What a source or target link-layer address option claims, behind another option."""
+        options = bytes(ICMPv6NDOptMTU()) + bytes([kind, 1, 2, 0, 0, 0, 0, mac])
+        return bytes(ether() / IPv6(dst="ff02::1", hlim=255) / ICMPv6ND_NA(tgt="fe80::1") / options)[12:]
+
     def claim(mac: int) -> bytes:
         return bytes(ether() / ARP(hwsrc=f"02:00:00:00:00:{mac:02x}", psrc="10.0.0.7", pdst="10.0.0.2"))[12:]
 
     party = plug(1, 4) + plug(2, 5) + plug(3, 0)
-    arp = frames()["arp"][12:]
+    arp, game = frames()["arp"][12:], frames()["game"][12:]
     games = {
         "party": settings + party + frame(1, 0x80, 1, arp) + frame(2, 0x80, 4, arp) + frame(3, 9, 4, arp),
         "learned": settings + party + frame(3, 9, 1, arp) + frame(1, 0x80, 9, arp) + frame(3, 10, 9, arp),
@@ -249,6 +270,20 @@ def rooms() -> dict[str, bytes]:
         + (frame(3, 9, 4, claim(9)) + frame(1, 0x80, 9, claim(4))) * 3
         + bytes([0x11, 2])
         + bytes([0x12, 250, 0x12, 250, 0x12, 250]),
+        "claims": settings
+        + party
+        + b"".join(frame(1, 0x80, 1, claim(mac)) + frame(3, 9, 1, claim(mac)) for mac in (4, 5, 9))
+        + b"".join(
+            frame(2, 0x80, 1, neighbour(2, mac)) + frame(3, 9, 1, neighbour(1, mac)) for mac in (4, 5, 9)
+        ),
+        # A game that says one thing time and again, to everybody and to a station that nobody knows; limits for all, and for that.
+        "repeated": settings + party + frame(1, 0x80, 1, game) * 4 + frame(2, 0x80, 20, game) * 4,
+        "unknown": settings
+        + plug(1, 4, 0x21)
+        + plug(2, 5)
+        + frame(1, 0x80, 20, game) * 30
+        + frame(1, 0x80, 5, game),
+        "unknown-alone": settings + bytes([0, 1, 4, 0, 0, 0x21]) + plug(2, 5) + frame(1, 0x80, 20, game) * 30,
         "taken": settings + party + plug(4, 5) + plug(5, 0) + plug(1, 9) + plug(6, 1),
     }
     for name in ("dhcp-offer", "router-advertisement", "ra-chain-snap-tag"):
@@ -272,7 +307,9 @@ def queues() -> dict[str, bytes]:
         "late": limits + bytes([push, 1, 5, 120]) + bytes([wait(63) | pop]) * 8,
         "standing": limits + b"".join(bytes([burst, 1, 5, 120, wait(60) | pops]) for _ in range(20)),
         "marked": limits
-        + b"".join(bytes([burst, 128 | ecn << 5, 5, 120, wait(60) | pops]) for ecn in range(4) for _ in range(20)),
+        + b"".join(
+            bytes([burst, 128 | ecn << 5, 5, 120, wait(60) | pops]) for ecn in range(4) for _ in range(20)
+        ),
         "larger-than-all": bytes([2, 25]) + bytes([push, 1, 35, 0, push, 1, 0, 60, pop]),
         "no-room": bytes([0, 0]) + bytes([push, 1, 0, 60, pop]),
         "headless": limits + bytes([push, 1, 0, 3, pop]),

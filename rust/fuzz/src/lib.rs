@@ -11,6 +11,7 @@ pub mod queue;
 pub mod reassembly;
 mod reference;
 pub mod room;
+mod rules;
 pub mod source;
 pub mod split;
 

@@ -1,22 +1,23 @@
-//! Two rooms' switches under any sequence of events: never to the sender, everything forwarded or dropped and counted, tables bounded;
-//! what is told of loops, storms and full tables begins once, ends once, and names who is there. Each room is held to that by itself:
+//! Two rooms' switches under any sequence of events: each frame to whom it is for, or dropped for what the rules say (`rules.rs`) and counted,
+//! tables bounded; what is told of loops, storms and full tables begins once, ends once, and names who is there. Each room is held to that by itself:
 //! here they have nothing to meet in, and what keeps them apart in a relay is shown by rust/link/tests/party.rs.
 //!
 //! Input: a byte for the cap on addresses (low five bits) and the room's storm control (the others), one for the addresses' age in seconds,
 //! two of filters switched off; then events: a byte whose low three bits say what, whose fourth says in which room, and whose fifth has what
 //! there is to tell taken afterwards. Plug: id (high five bits: storm control), MAC (0: gateway), limits. Unplug: id. Wait: tenths of a second.
-//! Frame: id, source, destination, length of the body (a byte each; the two addresses' top bit: the sender's own), the body.
+//! Frame: id, source, destination, length of the body (a byte each; the two addresses' top bit: the sender's own), the body. The hashes' secret
+//! is made of the first four bytes.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::time::Duration;
 
-use softlan_switch::{
-    Counters, DropReason, Filters, FloodKind, Limits, Rate, Role, Settings, Switch, SwitchEvent, Verdict,
-};
-use softlan_wire::{EthernetFrame, Mac, PeerId};
+use softlan_switch::{Filters, Limits, Rate, Role, Settings, Switch, SwitchEvent};
+use softlan_wire::{Mac, PeerId};
 
-use crate::{reference, source::Source};
+use crate::{
+    rules::Record,
+    source::{Source, secret},
+};
 
 /// A few addresses of each kind.
 fn mac(number: u8) -> Mac {
@@ -29,22 +30,10 @@ fn mac(number: u8) -> Mac {
     }
 }
 
-/// What the check itself knows of a member, present or gone.
-struct Known {
-    role: Role,
-    counters: Arc<Counters>,
-    forwarded: u64,
-    dropped: u64,
-    bytes: u64,
-}
-
 struct Room {
     switch: Switch,
     settings: Settings,
-    /// Whether the filter called `loop` is on, if this switch has one.
-    breaks_loops: bool,
-    members: BTreeMap<PeerId, Known>,
-    gone: Vec<Known>,
+    record: Record,
     /// Addresses that were a client's, and until when.
     former: BTreeMap<Mac, Duration>,
     told: Told,
@@ -79,14 +68,13 @@ pub fn check(data: &[u8]) {
         ..Settings::default()
     };
     let off = source.word();
+    let secret = secret(data.get(..4).unwrap_or(data));
     for (bit, name) in Filters::NAMES.iter().enumerate() {
         if off >> bit & 1 != 0 {
             settings.filters.switch_off(name);
         }
     }
-    let breaks_loops =
-        Filters::NAMES.iter().position(|name| *name == "loop").is_some_and(|bit| off >> bit & 1 == 0);
-    let mut rooms = [Room::new(settings, breaks_loops), Room::new(settings, breaks_loops)];
+    let mut rooms = [Room::new(settings, secret), Room::new(settings, secret)];
     let mut now = Duration::from_secs(1);
     let mut targets = Vec::new();
     while !source.is_empty() {
@@ -114,14 +102,11 @@ fn storm(bits: u8, times: u32) -> Option<u32> {
 }
 
 impl Room {
-    fn new(settings: Settings, breaks_loops: bool) -> Self {
-        let switch = Switch::new(settings);
+    fn new(settings: Settings, secret: [u64; 2]) -> Self {
         Self {
-            switch,
+            switch: Switch::with_secret(settings, secret),
             settings,
-            breaks_loops,
-            members: BTreeMap::new(),
-            gone: Vec::new(),
+            record: Record::new(settings),
             former: BTreeMap::new(),
             told: Told::default(),
         }
@@ -146,8 +131,8 @@ impl Room {
             unknown: rate(source.byte()),
             storm: storm(first >> 3, 1),
         };
-        let is_free =
-            !self.members.contains_key(&id) && self.members.values().all(|known| known.role != role);
+        let members = &self.record.members;
+        let is_free = !members.contains_key(&id) && members.values().all(|known| known.role != role);
         let is_valid = match role {
             Role::Gateway => true,
             Role::Client(mac) => mac.check_client_identity().is_ok() && !self.is_lans(now, mac),
@@ -155,7 +140,7 @@ impl Room {
         let plugged = self.switch.plug(now, id, role, limits);
         assert_eq!(plugged.is_ok(), is_free && is_valid, "{plugged:?}");
         if let Ok(counters) = plugged {
-            self.members.insert(id, Known { role, counters, forwarded: 0, dropped: 0, bytes: 0 });
+            self.record.plug(now, id, role, limits, counters);
         }
     }
 
@@ -169,17 +154,16 @@ impl Room {
 
     fn unplug(&mut self, now: Duration, source: &mut Source<'_>) {
         let Some(id) = PeerId::new(u16::from(source.byte() % 8)) else { return };
-        let known = self.members.remove(&id);
-        assert_eq!(self.switch.unplug(now, id), known.is_some());
-        if let Some(Role::Client(own)) = known.as_ref().map(|known| known.role) {
+        let role = self.record.unplug(id);
+        assert_eq!(self.switch.unplug(now, id), role.is_some());
+        if let Some(Role::Client(own)) = role {
             self.former.insert(own, now);
         }
-        self.gone.extend(known);
     }
 
     fn frame(&mut self, now: Duration, source: &mut Source<'_>, targets: &mut Vec<PeerId>) {
         let Some(from) = PeerId::new(u16::from(source.byte() % 8)) else { return };
-        let own = match self.members.get(&from).map(|known| known.role) {
+        let own = match self.record.members.get(&from).map(|known| known.role) {
             Some(Role::Client(own)) => own,
             _ => mac(20),
         };
@@ -190,74 +174,19 @@ impl Room {
         // Most bodies are cut by the input's end: full length where it said so.
         bytes.resize(12 + len, 0);
         let verdict = self.switch.forward(now, from, &bytes, targets);
-        self.judge(from, &bytes, verdict, targets);
-        match (self.members.get_mut(&from), verdict) {
-            (None, verdict) => assert_eq!(verdict, Verdict::Dropped(DropReason::NotConnected)),
-            (Some(known), verdict) => {
-                known.bytes += bytes.len() as u64;
-                match verdict {
-                    Verdict::Dropped(_) => known.dropped += 1,
-                    _ => known.forwarded += 1,
-                }
-            }
-        }
-    }
-
-    /// What must hold for one frame.
-    fn judge(&self, from: PeerId, bytes: &[u8], verdict: Verdict, targets: &[PeerId]) {
+        let members = &self.record.members;
         assert!(!targets.contains(&from), "back to the sender");
-        assert!(targets.iter().all(|target| self.members.contains_key(target)), "to a stranger");
+        assert!(targets.iter().all(|target| members.contains_key(target)), "to a stranger");
         assert!(targets.is_sorted_by(|a, b| a < b), "twice to one peer");
-        if matches!(verdict, Verdict::Dropped(_)) {
-            assert!(targets.is_empty(), "dropped and yet sent");
-            return;
-        }
-        assert!(!targets.is_empty(), "forwarded to nobody");
-        let frame = EthernetFrame::parse(bytes).expect("a runt was forwarded");
-        let (source, destination) = (frame.source(), frame.destination());
-        let owner =
-            |mac| self.members.iter().find(|(_, known)| known.role == Role::Client(mac)).map(|(id, _)| *id);
-        let is_client = match self.members[&from].role {
-            Role::Client(own) => {
-                assert!(source == own || !self.settings.filters.source_check, "spoofed");
-                true
-            }
-            Role::Gateway => {
-                let foreign = owner(source).is_some() || source.is_group() || source.is_zero();
-                assert!(!foreign || !self.settings.filters.source_check, "a client's address from the LAN");
-                false
-            }
-        };
-        if is_client && self.settings.filters == Filters::default() {
-            assert_eq!(reference::verdict(bytes), None, "the filters let it through");
-        }
-        match verdict {
-            Verdict::Unicast => match owner(destination) {
-                Some(owner) => assert_eq!(targets, [owner]),
-                None => assert!(targets.len() == 1 && self.members[&targets[0]].role == Role::Gateway),
-            },
-            Verdict::Flood(kind) => {
-                // One end of a loop gets nothing flooded while the other does.
-                let others = self.members.len() - 1;
-                let least = if self.breaks_loops { 1 } else { others };
-                assert!((least..=others).contains(&targets.len()), "a flood that misses someone");
-                let expected = match destination {
-                    Mac::BROADCAST => FloodKind::Broadcast,
-                    group if group.is_group() => FloodKind::Multicast,
-                    _ => FloodKind::Unknown,
-                };
-                assert_eq!(kind, expected);
-                assert_eq!(owner(destination), None, "a client's frame went to everyone");
-            }
-            Verdict::Dropped(_) => unreachable!("handled above"),
-        }
+        let blocked: Vec<_> = members.keys().copied().filter(|id| self.switch.is_blocked(*id)).collect();
+        self.record.judge(now, from, &bytes, verdict, targets, &blocked);
     }
 
     /// Takes what there is to tell, which must go on from what was told before.
     fn take_events(&mut self, now: Duration) {
         let events = self.switch.take_events(now);
         assert!(!self.switch.has_events() && events.len() <= WAITING);
-        let storm_drops = self.storm_drops();
+        let storm_drops = self.record.storm_drops();
         let told = &mut self.told;
         told.incomplete |= events.len() == WAITING;
         if told.incomplete {
@@ -283,11 +212,14 @@ impl Room {
             };
             assert!(goes_on, "{event:?} does not follow from {told:?}");
         }
-        let is_here = |peer: &PeerId| self.members.contains_key(peer);
+        let is_here = |peer: &PeerId| self.record.members.contains_key(peer);
         let pairs = || told.loops.iter().chain(&told.conflicts).chain(&told.doubles);
         assert!(pairs().all(|(one, other)| is_here(one) && is_here(other)), "{told:?}");
         assert!(told.storms.iter().flatten().chain(&told.full).all(is_here), "{told:?}");
-        assert!(self.breaks_loops || told.loops.is_empty(), "{told:?}");
+        assert!(self.settings.filters.loops || told.loops.is_empty(), "{told:?}");
+        let is_in_loop = |peer| told.loops.iter().any(|(one, other)| [*one, *other].contains(peer));
+        let mut members = self.record.members.keys();
+        assert!(members.all(|id| !self.switch.is_blocked(*id) || is_in_loop(id)), "blocked without a loop");
         assert!(told.dropped <= storm_drops, "{told:?}");
     }
 
@@ -300,22 +232,13 @@ impl Room {
         if !told.incomplete {
             assert!(told.loops.is_empty() && told.storms.is_empty() && told.full.is_empty(), "{told:?}");
             assert!(told.conflicts.is_empty() && told.doubles.is_empty(), "{told:?}");
-            assert_eq!(told.dropped, self.storm_drops());
+            assert_eq!(told.dropped, self.record.storm_drops());
         }
-    }
-
-    fn storm_drops(&self) -> u64 {
-        let known = self.members.values().chain(&self.gone);
-        known.map(|known| known.counters.snapshot().drops_for(DropReason::Storm)).sum()
     }
 
     fn check(&self) {
-        assert!(self.switch.peers().iter().eq(self.members.keys()));
+        assert!(self.switch.peers().iter().eq(self.record.members.keys()));
         assert!(self.switch.table().learned() <= self.settings.mac_cap);
-        for known in self.members.values().chain(&self.gone) {
-            let counted = known.counters.snapshot();
-            assert_eq!(counted.frames_received, known.forwarded + known.dropped);
-            assert_eq!((counted.drops_total(), counted.bytes_received), (known.dropped, known.bytes));
-        }
+        self.record.check();
     }
 }

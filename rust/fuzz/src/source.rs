@@ -51,3 +51,16 @@ impl<'a> Source<'a> {
 pub fn pattern(seed: u8, len: usize) -> Vec<u8> {
     (0..len).map(|at| (at as u8).wrapping_mul(31).wrapping_add(seed) ^ (at >> 8) as u8).collect()
 }
+
+/// A secret for hashes out of some of an input's first bytes: the same input means the same places each time, and what is made smaller behind
+/// them keeps its own.
+pub fn secret(bytes: &[u8]) -> [u64; 2] {
+    // SplitMix64.
+    let mut state = bytes.iter().fold(0, |state: u64, byte| state << 8 | u64::from(*byte));
+    [(); 2].map(|()| {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    })
+}

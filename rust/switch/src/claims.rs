@@ -13,7 +13,7 @@ use crate::nd::{EndsNowhere, Message, REDIRECT, SOURCE_ADDRESS, TARGET_ADDRESS};
 
 /// Whether a frame claims an address that `is_foreign` says is not its sender's to claim. `from_lan`: it comes from a gateway.
 #[inline]
-pub(crate) fn judge(
+pub fn judge(
     filters: &Filters,
     from_lan: bool,
     (protocol, packet): (EtherType, &[u8]),
