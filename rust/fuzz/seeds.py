@@ -294,25 +294,34 @@ def rooms() -> dict[str, bytes]:
 
 
 def queues() -> dict[str, bytes]:
-    """Limits, then pushes (0), bursts (1), pops (2, 3) with waits."""
-    push, burst, pop, pops = 0, 1, 2, 3
+    """Limits, then pushes (0), bursts (1), pops (2, 3) with waits; pops of new flows alone."""
+    push, burst, pop, pops, new = 0, 1, 2, 3, 0x80
 
-    def wait(quarters: int) -> int:
-        return quarters << 2
+    def wait(steps: int) -> int:
+        """Quarter milliseconds before a push, at most 63; half ones before a pop, at most 31."""
+        return steps << 2
 
     limits = bytes([255, 25])
+    bulk = bytes([burst, 1, 5, 120])
     return {
         "fair": limits + bytes([burst, 1, 5, 120, push, 2, 0, 100, pop, pop, pops]),
         "full": bytes([16, 25]) + bytes([burst, 1, 5, 120, push, 2, 0, 100, burst, 3, 0, 60, pops]),
-        "late": limits + bytes([push, 1, 5, 120]) + bytes([wait(63) | pop]) * 8,
-        "standing": limits + b"".join(bytes([burst, 1, 5, 120, wait(60) | pops]) for _ in range(20)),
+        "late": limits + bytes([push, 1, 5, 120]) + bytes([wait(31) | pop]) * 8,
+        "standing": limits + b"".join(bytes([burst, 1, 5, 120, wait(30) | pops]) for _ in range(20)),
         "marked": limits
         + b"".join(
-            bytes([burst, 128 | ecn << 5, 5, 120, wait(60) | pops]) for ecn in range(4) for _ in range(20)
+            bytes([burst, 128 | ecn << 5, 5, 120, wait(30) | pops]) for ecn in range(4) for _ in range(20)
         ),
         "larger-than-all": bytes([2, 25]) + bytes([push, 1, 35, 0, push, 1, 0, 60, pop]),
         "no-room": bytes([0, 0]) + bytes([push, 1, 0, 60, pop]),
         "headless": limits + bytes([push, 1, 0, 3, pop]),
+        "new": limits
+        + bulk
+        + bytes([pop | new] * 3 + [push, 2, 0, 100] + [pop | new] * 3 + [pop, pops | new, pop]),
+        "new-and-late": limits + bulk + bytes([wait(31) | pop | new] * 8) + bulk + bytes([pops | new, pops]),
+        # Beyond the lengths of queue behind which small ones, then middling ones, are copied.
+        "long": limits + bulk + bytes([burst, 2, 0, 60] * 30) + bulk * 4 + bytes([burst, 3, 2, 200] * 20),
+        "default-room": bytes([127 + 64, 25]) + bytes([burst, 1, 6, 0] * 24 + [push, 2, 0, 60, pop, pops]),
     }
 
 
