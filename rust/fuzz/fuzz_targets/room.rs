@@ -1,4 +1,4 @@
 //! See `softlan_fuzz::room`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| softlan_fuzz::room::check(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| softlan_fuzz::cost::hold(softlan_fuzz::room::check, data));

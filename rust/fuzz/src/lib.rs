@@ -3,6 +3,7 @@
 //!
 //! A check panics when a promise is broken. Inputs are bytes that each module says how it reads; seeds are made by `seeds.py`.
 
+pub mod cost;
 pub mod filters;
 pub mod fragments;
 pub mod join;

@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::Path;
 
+use softlan_fuzz::cost;
+
 /// Bytes of the whole corpus at most: it is for what is worth keeping, not for what a run happens to find.
 const MOST: u64 = 300_000;
 
@@ -23,7 +25,7 @@ fn the_corpus_keeps_every_promise() {
             }
             // The path of the input, should its check panic.
             println!("{}", path.display());
-            check(&input);
+            cost::hold(check, &input);
         }
         assert!(inputs > 0, "the corpus of {name} is empty");
     }
