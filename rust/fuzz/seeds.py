@@ -156,21 +156,36 @@ def super_frames() -> dict[str, bytes]:
 
 
 def flows() -> dict[str, bytes]:
-    """TCP flows for `join`: shape, flags, sequence, identification, segment size, bytes, seed; then changes."""
+    """Flows for `join`: shape, flags, sequence, identification, segment size, bytes, seed; then changes."""
+    v6, tag, udp, outer = 0x01, 0x20, 0x40, 0x80
 
     def flow(shape: int, flags: int, size: int, length: int) -> bytes:
         return struct.pack(">BBIHHHB", shape, flags, 0xFFFFF000, 0xFFFE, size - 1, length, 3)
 
     # A bit of each field, with the checksums right again: of IPv4, of TCP behind it, of TCP behind IPv6.
-    fields = [(0b110, at) for at in (0, 15, 19, 20, 22, 26, 35, 40, 44, 46, 47, 49, 53, 58)]
+    fields = [(0b110, at) for at in (0, 15, 18, 19, 20, 22, 26, 35, 40, 44, 46, 47, 49, 53, 58)]
     fields += [(0b111, at) for at in (15, 21, 30, 55, 62, 66, 67, 69, 78)]
     changed = {
         f"field-{shape & 1}-{at}": flow(shape, 0x18, 1448, 9000) + bytes([3, 0x80, at, 0x40, 1])
         for shape, at in fields
     }
+    # The same of a tag, of IPv4 and of UDP behind it, of IPv6, and of UDP behind that and two tags.
+    more = [(udp | tag, at) for at in (5, 14, 15, 19, 22, 24, 25, 26, 33, 37, 39, 41, 42, 45)]
+    more += [(udp | tag | outer | v6, at) for at in (14, 18, 23, 25, 28, 29, 40, 60, 62, 65, 66, 69)]
+    changed |= {
+        f"udp-{shape & 1}-{at}": flow(shape, 1, 1400, 9000) + bytes([3, 0x80, at, 0x01, 1])
+        for shape, at in more
+    }
     return changed | {
         "tcp4": flow(0b110, 0x18, 1448, 9000),
         "tcp6": flow(0b111, 0x18, 1428, 9000),
+        "tcp4-tagged": flow(tag | 0b110, 0x18, 1448, 9000),
+        "tcp6-two-tags": flow(tag | outer | 0b111, 0x18, 1428, 9000),
+        "udp4": flow(udp, 0, 1400, 9000),
+        "udp4-one-id": flow(udp, 1, 1400, 9000),
+        "udp4-may-fragment": flow(udp, 2, 1400, 9000),
+        "udp6-tagged": flow(udp | tag | v6, 0, 1400, 9000),
+        "udp-long": flow(udp, 0, 500, 60000),
         "tcp4-fin": flow(0b000, 0x11, 1000, 60000),
         "long": flow(0b110, 0x10, 100, 15000),
         "broken": flow(0b110, 0x18, 1448, 9000) + bytes([3, 0, 200, 0x10, 0]),
