@@ -58,7 +58,7 @@ impl Line {
             delay: Duration::from_millis(random.within(1..60)),
             // 80 Mbit/s down to 1 Mbit/s.
             nanos_per_byte: *random.pick(&[100, 800, 8000]).unwrap_or(&800),
-            queue: EgressQueue::new(limits),
+            queue: EgressQueue::with_secret(limits, [random.clone().next(); 2]),
             limits,
             next_frame_id: random.next() as u32,
             path_size: 1434,

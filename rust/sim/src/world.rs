@@ -113,7 +113,9 @@ impl World {
             now: Duration::from_secs(10),
             serial: 0,
             agenda: BinaryHeap::new(),
-            switches: (0..ROOMS).map(|_| Switch::new(settings)).collect(),
+            switches: (0..ROOMS)
+                .map(|_| Switch::with_secret(settings, [Random::new(seed).next(); 2]))
+                .collect(),
             next_peer: [1; ROOMS],
             people: Vec::new(),
             connections: Vec::new(),

@@ -64,3 +64,11 @@ fn every_fault_built_in_on_purpose_is_found() {
         assert!(found >= 30, "{fault:?} was found with {found} of 40 seeds only");
     }
 }
+
+#[test]
+fn a_seed_plays_the_same_again() {
+    for seed in 0..100 {
+        let once = || format!("{:?}", play(seed, None));
+        assert_eq!(once(), once(), "seed {seed}");
+    }
+}
