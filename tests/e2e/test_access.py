@@ -10,6 +10,7 @@ import pytest_asyncio
 
 from softlan.lab import Party
 from softlan.lab.party import Part
+from softlan.lab.testing import need
 from softlan.relay.certificates import kept_dev_certificate
 from softlan.trust import spki_sha256
 
@@ -103,6 +104,21 @@ async def test_invites(guarded: Party) -> None:
     await dan.joined(since)
     said = await refused(guarded.make_client("gus", "--key", invite["key"]).part)
     assert "invite of your own" in said
+
+
+async def test_who_may_make_no_adapter_has_not_used_the_invite(guarded: Party) -> None:
+    """The invite is then the identity's that used it, and who forgot `sudo` comes back with root's."""
+    need("setpriv")
+    assert guarded.relay is not None
+    invite = await guarded.relay.admin("invite", "PARTY1", "--single-use")
+    nan = guarded.make_client("nan", "--key", invite["key"])
+    since, command = guarded.relay.program.mark(), nan.program.command
+    another = ["--identity", str(guarded.directory / "nan" / "user.json")]
+    nan.program.command = ["setpriv", "--inh-caps=-all", "--bounding-set=-all", *command, *another]
+    assert "CAP_NET" in await refused(nan.part, 1)
+    assert not guarded.relay.program.found("peer.joined", since)
+    nan.program.command = command
+    await nan.start()
 
 
 async def test_a_kicked_player_stays_out_for_a_while(guarded: Party) -> None:

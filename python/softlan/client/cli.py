@@ -219,14 +219,20 @@ def _refuse_other_systems(tap: str | None, attach: str | None, windows: WindowsC
 def _adapters(
     tap: str | None, attach: str | None, windows: WindowsChoices, mac: Mac
 ) -> Iterator[tuple[Mac, Callable[[int, str], Adapter]]]:
-    """Give the MAC to play with, and what makes the adapter once the room is entered; see `prepare` for what it raises."""
+    """Give the MAC to play with, and what makes the adapter once the room is entered.
+
+    Whether that can be made is found out first: once the room is entered, an invite for a single use is this identity's, and who comes
+    back as root has another. See `prepare` and `try_adapter` for what it raises.
+    """
     if sys.platform == "win32":
         from softlan.client.windows import prepare
 
         with prepare(windows.options(), mac) as prepared:
             yield prepared.mac, prepared.make
     else:
-        from softlan.client.linux import AttachedAdapter, TapAdapter
+        from softlan.client.linux import AttachedAdapter, TapAdapter, try_adapter
+
+        try_adapter(tap, attach, mac)
 
         def make(mtu: int, _relay: str) -> Adapter:
             return AttachedAdapter(attach) if attach is not None else TapAdapter(tap, mac, mtu)

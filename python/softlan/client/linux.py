@@ -9,10 +9,10 @@ import socket
 import struct
 import sys
 
-from softlan._core import CoreError, Mac, PacketSocket, TapDevice
+from softlan._core import MIN_TAP_MTU, CoreError, Mac, PacketSocket, TapDevice
 from softlan.errors import InterfaceError, PrivilegeError, SoftlanError, UnsupportedPlatformError
 
-__all__ = ["AttachedAdapter", "TapAdapter", "port_error"]
+__all__ = ["AttachedAdapter", "TapAdapter", "port_error", "try_adapter"]
 
 _SIOCSIFMTU = 0x8922
 """linux/sockios.h."""
@@ -128,6 +128,22 @@ class AttachedAdapter:
     def close(self) -> None:
         """Give it up; the kernel ends promiscuous mode with the socket."""
         self._device.close()
+
+
+def try_adapter(tap: str | None, attach: str | None, mac: Mac) -> str:
+    """Make the adapter a client would use, a TAP or the interface `attach`, and give it up at once; gives its name.
+
+    The kernel removes a TAP with its last descriptor, so it is gone when this returns.
+
+    Raises:
+        PrivilegeError, InterfaceError: with what to do about it.
+        UnsupportedPlatformError: not on Linux.
+
+    """
+    tried = AttachedAdapter(attach) if attach is not None else TapAdapter(tap, mac, MIN_TAP_MTU)
+    name = tried.name
+    tried.close()
+    return name
 
 
 def _set_mtu(name: str, mtu: int) -> None:

@@ -1,6 +1,6 @@
 """The machine's own side: the parts that run, the adapter a client would use and the rights for it.
 
-The adapter is tried for real: made, and gone again before the line is printed (the kernel removes a TAP with its last descriptor).
+The adapter is tried for real: made, and gone again before the line is printed.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from softlan._core import MIN_TAP_MTU, Mac
+from softlan._core import Mac
 from softlan.doctor.findings import Check, Finding, Grade, from_error
 from softlan.doctor.judge import judge_parts
 from softlan.errors import SoftlanError
@@ -36,18 +36,13 @@ def look_at_adapter(tap: str | None, attach: str | None, *, playing: bool) -> li
     if playing and tap is not None:
         says = f"{tap} is not tried: a client runs here already"
         return [Finding(Check.ADAPTER, Grade.SKIPPED, says)]
-    from softlan.client.linux import AttachedAdapter, TapAdapter
+    from softlan.client.linux import try_adapter
 
     try:
-        if attach is not None:
-            AttachedAdapter(attach).close()
-            return [
-                Finding(Check.ADAPTER, Grade.GOOD, f"{attach} can be attached to, and this user may do so")
-            ]
-        made = TapAdapter(tap, Mac.random_local(), MIN_TAP_MTU)
-        name = made.name
-        made.close()
+        name = try_adapter(tap, attach, Mac.random_local())
     except SoftlanError as error:
         return [from_error(Check.ADAPTER, error)]
+    if attach is not None:
+        return [Finding(Check.ADAPTER, Grade.GOOD, f"{attach} can be attached to, and this user may do so")]
     says = f"a virtual adapter ({name}) can be made, and this user may do so"
     return [Finding(Check.ADAPTER, Grade.GOOD, says, facts={"interface": name})]
