@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import shutil
 import signal
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from softlan.lab import Party
-from softlan.lab.party import SERVER_NAME
+from softlan.lab.party import RELAY_ADDRESS, SERVER_NAME
+from softlan.relay.certificates import kept_dev_certificate
 
 DAY = datetime.timedelta(days=1)
 
@@ -92,6 +94,33 @@ async def test_production_files_are_reloaded_without_a_restart(empty_party: Part
     ours.write(relay.certificate)  # the relay has written its own certificate there
     await ben.start()
     assert {peer["peer_id"] for peer in await relay.peers()} == {ann.peer_id, ben.peer_id}
+
+
+async def test_invites_leave_the_pin_out_only_where_an_authority_vouches_for_the_certificate(
+    empty_party: Party,
+) -> None:
+    """An operator's own self-signed certificate is in no player's list of authorities, whatever its name."""
+    party = empty_party
+    certificate, key = party.directory / "cert.pem", party.directory / "key.pem"
+    made = kept_dev_certificate(certificate, SERVER_NAME)
+    shutil.copy(certificate, key)
+    relay = party.make_relay(
+        *("--cert", str(certificate), "--key", str(key)),
+        *("--public-host", SERVER_NAME, "--allow-room", "PARTY1"),
+    )
+    await relay.start()
+    told = (await relay.program.event("invite.ready")).fields["message"]
+    assert f"?pin={made.pin}" in told
+    assert not relay.program.found("invite.note")
+    # By its address, for want of a name server here.
+    ann = party.make_client("ann", "--relay", f"{RELAY_ADDRESS}:443", invite=told.split('"')[1])
+    await ann.start()
+
+    Authority("ours").issue(party.directory)
+    since = relay.program.mark()
+    relay.program.send_signal(signal.SIGHUP)
+    await relay.program.event("certificate.loaded", since=since)
+    assert (await relay.status())["invite"]["pins"] == []
 
 
 async def test_a_kept_dev_certificate_outlives_the_relay(empty_party: Party) -> None:

@@ -43,6 +43,23 @@ def test_a_certificate_of_an_authority_needs_no_pin_under_its_own_name():
     assert "is not for 8.8.8.8" in by_address.notes[0]
 
 
+@pytest.mark.parametrize(
+    ("host", "name", "certified"),
+    [
+        ("play.example.org", "*.example.org", True),
+        ("Play.Example.org", "*.EXAMPLE.org", True),
+        ("play.example.org", "Play.Example.org", True),
+        ("play.example.org.", "play.example.org", True),
+        ("example.org", "*.example.org", False),
+        ("a.play.example.org", "*.example.org", False),
+        ("localhost", "*", False),
+    ],
+)
+def test_names_are_compared_as_peers_compare_them(host, name, certified):
+    found = find_whereabouts("[::]:443", (host, None), pins=(PIN,), certified_names=("other.example", name))
+    assert (found.pins, len(found.notes)) == (((), 0) if certified else ((PIN,), 1))
+
+
 def test_a_certificate_that_will_not_last_is_mentioned():
     found = find_whereabouts("[::]:443", ("h", None), kept=False, **DEV)
     assert "--state" in found.other_notes[0]

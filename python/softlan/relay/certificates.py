@@ -73,6 +73,8 @@ class ServerCertificate:
     chain: tuple[bytes, ...]
     key: bytes = field(repr=False)
     names: tuple[str, ...]
+    self_issued: bool
+    """No authority vouches for it: its issuer is its subject (RFC 5280 section 3.2)."""
     not_after: datetime.datetime
     file: Path | None = field(default=None, compare=False)
 
@@ -312,6 +314,7 @@ def _server_certificate(chain: list[x509.Certificate], key: PrivateKeyTypes) -> 
         chain=tuple(certificate.public_bytes(Encoding.DER) for certificate in chain),
         key=key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption()),
         names=tuple(names),
+        self_issued=leaf.issuer == leaf.subject,
         not_after=leaf.not_valid_after_utc,
     )
 

@@ -208,8 +208,7 @@ def relay(
             relay=running,
             pins=pins,
             public=public_host,
-            certified_names=None if certificate.cert is None else shown.names,
-            kept=kept is not None,
+            kept=kept is not None or certificate.cert is not None,
             allowed=room.allowed_rooms,
         )
         if running.gate.rules.open_rooms:

@@ -28,7 +28,6 @@ class Inviting:
     relay: Relay
     pins: Pins
     public: tuple[str, int | None] | None
-    certified_names: tuple[str, ...] | None
     kept: bool
     allowed: Collection[str]
     """Rooms of --allow-room; none: all."""
@@ -36,11 +35,12 @@ class Inviting:
     @property
     def whereabouts(self) -> Whereabouts:
         """Where players reach it, as far as is known now."""
+        shown = self.relay.certificate
         return find_whereabouts(
             self.relay.local_address,
             self.public,
             pins=tuple(self.pins.all),
-            certified_names=self.certified_names,
+            certified_names=None if shown.self_issued else shown.names,
             kept=self.kept,
             own=own_addresses(),
         )

@@ -135,7 +135,8 @@ class Relay:
         state: RelayState | None = None,
     ) -> None:
         self.config = config
-        self._certificate = certificate
+        self.certificate = certificate
+        """What new connections are shown."""
         self.gate = Gate(config.gate, rules, state)
         self._endpoint = endpoint
         self._rooms: Rooms[int] = Rooms(config.policy)
@@ -199,7 +200,7 @@ class Relay:
             self._endpoint.replace_certificate(list(certificate.chain), certificate.key)
         except CoreError as error:
             raise ConfigError(str(error.args[1])) from error
-        self._certificate = certificate
+        self.certificate = certificate
 
     def replace_rules(self, rules: Rules) -> None:
         """Hold hellos to other rules from now on; peers that are in stay in."""
@@ -211,7 +212,7 @@ class Relay:
         tell_plain_socket(logger, self._endpoint.plain_because)
         self._spawn(self._keep_books())
         self._spawn(self.gate.prepare())
-        self._spawn(watch_expiry(lambda: self._certificate))
+        self._spawn(watch_expiry(lambda: self.certificate))
         if self.config.frame_log != "off":
             self._spawn(follow_frame_log(logger, self._frame_log, has_rooms=True))
         while (connection := await self._endpoint.accept()) is not None:
@@ -288,7 +289,7 @@ class Relay:
     def numbers(self) -> Numbers:
         """What metrics tell: counters by room that never go back, and how many are there now."""
         numbers = self._ledger.open(self.gate.turned_away, self._endpoint.handshakes())
-        numbers.certificate_not_after = self._certificate.not_after.timestamp()
+        numbers.certificate_not_after = self.certificate.not_after.timestamp()
         for room in self._rooms:
             numbers.rooms[self._ledger.name(room.code)].rooms += 1
         for peer in self._peers.values():

@@ -55,8 +55,8 @@ def find_whereabouts(
     """Put together what is known. Pure.
 
     `listening` is the bound `IP:PORT`, `public` what the operator said, `own` are the machine's addresses towards the internet, `pins`
-    the relay's, `certified_names` the names in a certificate of an authority, None for a certificate the relay made itself, `kept`
-    whether that one will be the same after a restart.
+    the relay's, `certified_names` the names in a certificate of an authority, None for one that no authority vouches for, `kept` whether
+    that one will be the same after a restart.
     """
     bound = parse_host_port(listening)
     address = ipaddress.ip_address(bound.host.partition("%")[0])
@@ -78,7 +78,7 @@ def find_whereabouts(
                 f"{best} is good in this machine's own network only; for players elsewhere give your public name or address"
                 " with --public-host NAME, and let the router forward the UDP port"
             )
-    if certified_names is not None and relay is not None and relay.host.lower() in certified_names:
+    if certified_names is not None and relay is not None and _is_certified(relay.host, certified_names):
         pins = ()  # A renewed certificate may have another key; its authority and name say enough.
     elif certified_names is not None:
         about_address.append(
@@ -89,6 +89,13 @@ def find_whereabouts(
             "the certificate is made anew at each start, and invites end with it: keep it with --state DIR",
         )
     return Whereabouts(relay=relay, pins=pins, address_notes=tuple(about_address), other_notes=others)
+
+
+def _is_certified(host: str, names: tuple[str, ...]) -> bool:
+    """Compare as peers do: whatever the case, and with `*` for one whole label in front (RFC 6125 section 6.4)."""
+    host = host.lower().removesuffix(".")
+    _, _, parent = host.partition(".")
+    return any(name.lower() in (host, f"*.{parent}") for name in names)
 
 
 def own_addresses() -> tuple[str, ...]:
