@@ -191,7 +191,8 @@ class Endpoint:
         With `pins`, each the SHA-256 of a public key (32 bytes), the relay must hold one of those keys, and nothing else is asked
         of its certificate.
 
-        Raise CoreError of kind wrong-pin, wrong-name, expired, no-common-protocol, timed-out, no-datagrams, ...
+        Raise CoreError of kind wrong-pin, wrong-name, expired, unverified, bad-certificate (of `roots`), no-common-protocol, timed-out,
+        no-datagrams, ...
         """
     def close(self, code: int, reason: str, *, timeout: float = 0.5) -> Awaitable[None]:
         """Close all connections, and wait until the peers know."""

@@ -293,6 +293,16 @@ async def test_a_certificate_is_a_file_or_what_is_in_one(relay, tmp_path):
                 assert ann.connected
 
 
+async def test_a_certificate_that_tls_cannot_use_is_no_answer_of_the_relays():
+    # It says of itself that it is signed with SHA-384 (RFC 5758 section 3.2), but in one place only.
+    sha256, sha384 = (bytes.fromhex("2a8648ce3d0403") + bytes([number]) for number in (2, 3))
+    odd = CERTIFICATE.leaf.replace(sha256, sha384, 1)
+    with pytest.raises(ConfigError, match="unusable certificate") as caught:
+        async with Session.join(relay="127.0.0.1:9", room="room1", certificate=odd):
+            pass
+    assert "pin" in caught.value.hint
+
+
 async def test_what_an_invite_says_that_is_not_known_is_told(relay, caplog):
     async with Session.join(f"softlan://{relay.local_address}/R?pin={PIN}&colour=blue"):
         assert "'colour'" in caplog.text

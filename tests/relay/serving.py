@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 
-from softlan.relay.certificates import make_dev_certificate
+from softlan.relay.certificates import ServerCertificate, make_dev_certificate
 from softlan.relay.rules import OPEN_RULES, Rules
 from softlan.relay.server import Relay, RelayConfig
 from softlan.relay.state import RelayState
@@ -17,10 +17,14 @@ SHOWN = make_dev_certificate(NAME)
 
 @contextlib.asynccontextmanager
 async def serving(
-    config: RelayConfig, rules: Rules = OPEN_RULES, state: RelayState | None = None
+    config: RelayConfig,
+    rules: Rules = OPEN_RULES,
+    state: RelayState | None = None,
+    *,
+    shown: ServerCertificate = SHOWN,
 ) -> AsyncIterator[Relay]:
-    """A relay that shows `SHOWN` and serves until the end."""
-    made = Relay.start(config, SHOWN, rules, state)
+    """A relay that shows a certificate and serves until the end."""
+    made = Relay.start(config, shown, rules, state)
     task = asyncio.create_task(made.serve())
     try:
         yield made

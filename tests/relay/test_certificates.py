@@ -13,6 +13,7 @@ import sys
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
@@ -21,10 +22,11 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     load_der_private_key,
 )
-from cryptography.x509.oid import ExtendedKeyUsageOID
-from serving import until
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from serving import serving, until
 
-from softlan.errors import ConfigError
+from softlan.client import Session
+from softlan.errors import ConfigError, TrustError, TrustFault
 from softlan.relay import cli, server
 from softlan.relay.access_options import AccessChoices
 from softlan.relay.admin import Pins
@@ -306,7 +308,7 @@ async def test_a_relay_that_runs_looks_at_the_certificate_that_it_shows(caplog, 
     monkeypatch.setattr(server, "watch_expiry", functools.partial(watch_expiry, every_s=0.01))
     far, near = ending(300), ending(3)
     running = server.Relay.start(server.RelayConfig(listen="127.0.0.1:0"), far)
-    serving = asyncio.create_task(running.serve())
+    task = asyncio.create_task(running.serve())
     try:
         assert running.numbers().certificate_not_after == far.not_after.timestamp()
         running.replace_certificate(near)
@@ -314,8 +316,40 @@ async def test_a_relay_that_runs_looks_at_the_certificate_that_it_shows(caplog, 
         assert running.numbers().certificate_not_after == near.not_after.timestamp()
     finally:
         await running.close()
-        await asyncio.gather(serving, return_exceptions=True)
+        await asyncio.gather(task, return_exceptions=True)
     assert "certificate.expiring" in {record.event for record in caplog.records}
+
+
+@pytest.fixture
+def authority(tmp_path):
+    """What `openssl req -x509` makes if not told otherwise: a self-signed certificate that is an authority's."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, NAME)])
+    builder = x509.CertificateBuilder(name, name, key.public_key(), 1, now() - YEAR, now() + YEAR)
+    alternatives = x509.SubjectAlternativeName([x509.DNSName(NAME)])
+    builder = builder.add_extension(alternatives, critical=False)
+    builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+    path = tmp_path / "both.pem"
+    path.touch(mode=0o600)
+    form = (Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    path.write_bytes(key.private_bytes(*form) + builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM))
+    return path
+
+
+async def test_an_authoritys_certificate_is_good_for_its_pin_alone(authority, caplog):
+    shown = load_certificate(authority, authority)
+    assert "only those who have its pin" in caplog.text
+    async with serving(server.RelayConfig(listen="127.0.0.1:0"), shown=shown) as relay:
+        where = {"relay": relay.local_address, "room": "room1"}
+        # For another name as well: no name mends it.
+        for name in (NAME, "other.example"):
+            with pytest.raises(TrustError, match="could not be verified") as caught:
+                async with Session.join(**where, certificate=shown.leaf, server_name=name):
+                    pass
+            assert caught.value.kind is TrustFault.OTHER
+            assert "--pin" in caught.value.hint
+        async with Session.join(**where, pins=[shown.pin]) as ann:
+            assert ann.connected
 
 
 # Handed out

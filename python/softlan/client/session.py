@@ -588,7 +588,7 @@ _TRUST_FAULTS = {
     "wrong-pin": TrustFault.WRONG_PIN,
     "wrong-name": TrustFault.WRONG_NAME,
     "expired": TrustFault.EXPIRED,
-    "bad-certificate": TrustFault.OTHER,
+    "unverified": TrustFault.OTHER,
 }
 
 _STREAM_ENDED = "the control stream ended before the connection"
@@ -618,6 +618,10 @@ def explain_failure(error: CoreError, relay: HostPort, waited_s: float, *, pinne
     if kind == "timed-out":
         unreachable = status.RelayUnreachable(str(relay), waited_s)
         return RelayUnreachableError(status.say(unreachable), hint=status.suggest(unreachable))
+    if kind == "bad-certificate":
+        return ConfigError(
+            f"cannot connect to {relay}: {message}", hint="join by the relay's pin: it takes no certificate"
+        )
     if kind == "no-common-protocol":
         return RelayUnreachableError(
             f"{relay} answered, but does not speak softlan's protocol: {message}",

@@ -279,7 +279,10 @@ _TRUST_HINTS = {
     TrustFault.EXPIRED: (
         "check this machine's clock; if it is right, the relay's operator must renew the certificate"
     ),
-    TrustFault.OTHER: "check that --relay-ca-cert is the file this relay wrote",
+    TrustFault.OTHER: (
+        "join by the relay's pin (--pin, or an invite that has it): its certificate does not matter then; or its operator takes one that is"
+        " a server's and no authority's (CA:FALSE)"
+    ),
 }
 
 _REJECT_HINTS = {

@@ -162,7 +162,7 @@ def load_certificate(
 ) -> ServerCertificate:
     """Load a PEM chain, the server's own certificate first, and the key that belongs to it.
 
-    A certificate that has expired or soon will is loaded all the same, with a warning in the log: peers that
+    A certificate that has expired or soon will, or is an authority's, is loaded all the same, with a warning in the log: peers that
     pin its key do not mind, and a relay that does not start helps nobody.
 
     Raises ConfigError: a file cannot be read or holds something else, or the two do not belong together.
@@ -192,6 +192,7 @@ def load_certificate(
     except UNUSABLE as error:
         raise ConfigError(f"the certificate in {certificate_path} cannot be used: {error}") from error
     warn_of_expiry(loaded, _utc(now))
+    _warn_of_authority(chain[0], certificate_path)
     return loaded
 
 
@@ -327,6 +328,22 @@ def _pem(certificate: ServerCertificate) -> bytes:
             *(x509.load_der_x509_certificate(der).public_bytes(Encoding.PEM) for der in certificate.chain),
         )
     )
+
+
+def _warn_of_authority(leaf: x509.Certificate, path: Path) -> None:
+    """Warn of what `openssl req -x509` makes if not told otherwise: peers' TLS (webpki) takes no authority for a server."""
+    with contextlib.suppress(x509.ExtensionNotFound):
+        if leaf.extensions.get_extension_for_class(x509.BasicConstraints).value.ca:
+            log_event(
+                logger,
+                Event.CERTIFICATE_PIN_ONLY,
+                f"the certificate in {path} is an authority's (CA:TRUE): only those who have its pin can join",
+                file=str(path),
+                hint=(
+                    "make it with `openssl req -x509 -addext basicConstraints=critical,CA:FALSE ...`, or leave it to the relay,"
+                    " without --cert and --key and with --state"
+                ),
+            )
 
 
 def _utc(now: datetime.datetime | None) -> datetime.datetime:

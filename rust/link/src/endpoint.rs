@@ -150,8 +150,8 @@ impl Endpoint {
     /// Connects to a relay that `trust` believes; its certificate must be for `server_name`, unless a pin stands in for names.
     ///
     /// # Errors
-    /// A trust failure ([`LinkError::WrongPin`], [`LinkError::WrongName`], [`LinkError::Expired`]), [`LinkError::TimedOut`] after
-    /// `limit`, or what else QUIC ended with.
+    /// A trust failure ([`LinkError::WrongPin`], [`LinkError::WrongName`], [`LinkError::Expired`], [`LinkError::Unverified`]),
+    /// [`LinkError::BadCertificate`] where `trust` cannot be used, [`LinkError::TimedOut`] after `limit`, or what else QUIC ended with.
     pub async fn connect(
         &self,
         address: SocketAddr,

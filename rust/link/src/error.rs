@@ -7,7 +7,7 @@ use quinn_proto::{ConnectError, ConnectionError};
 /// A failure of the link layer. [`LinkError::kind`] is stable and short; the display text is a sentence for logs.
 #[derive(Debug, thiserror::Error)]
 pub enum LinkError {
-    /// The certificate shown by the relay is none of those we trust. Like the next two it holds the verifier's words.
+    /// The certificate shown by the relay is none of those we trust. Like the next three it holds the verifier's words.
     #[error("{0}")]
     WrongPin(String),
     /// The certificate is trusted, but made for another name.
@@ -16,10 +16,13 @@ pub enum LinkError {
     /// The certificate is outside its validity period.
     #[error("{0}")]
     Expired(String),
+    /// The certificate is one that is good for no server, whoever is trusted: an authority's, one for another purpose.
+    #[error("{0}")]
+    Unverified(String),
     /// The relay answered, but not with a protocol both sides speak.
     #[error("the relay does not speak this protocol ({0})")]
     NoCommonProtocol(String),
-    /// Certificate or key material that cannot be used.
+    /// Certificate or key material of our own that cannot be used.
     #[error("unusable certificate or key: {0}")]
     BadCertificate(String),
     /// The name cannot stand in a certificate.
@@ -52,6 +55,7 @@ impl LinkError {
             Self::WrongPin(_) => "wrong-pin",
             Self::WrongName(_) => "wrong-name",
             Self::Expired(_) => "expired",
+            Self::Unverified(_) => "unverified",
             Self::NoCommonProtocol(_) => "no-common-protocol",
             Self::BadCertificate(_) => "bad-certificate",
             Self::InvalidServerName(_) => "invalid-server-name",

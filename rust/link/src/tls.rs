@@ -113,10 +113,16 @@ fn trust_error(error: &rustls::Error) -> LinkError {
             E::Expired | E::ExpiredContext { .. } | E::NotValidYet | E::NotValidYetContext { .. } => {
                 LinkError::Expired(e.to_string())
             }
-            // Our own words about a key that is not pinned.
-            E::Other(problem) => LinkError::WrongPin(problem.0.to_string()),
-            // A new key under the old subject fails on the signature, a new subject on the issuer: both are another relay.
-            other => LinkError::WrongPin(other.to_string()),
+            E::Other(problem) if problem.0.is::<NotPinned>() => LinkError::WrongPin(problem.0.to_string()),
+            // A new key under the old subject fails on the signature, or on its algorithm, a new subject on the issuer: all are another relay.
+            E::UnknownIssuer
+            | E::BadSignature
+            | E::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
+                LinkError::WrongPin(e.to_string())
+            }
+            // What is wrong with the certificate itself would be wrong with another copy of it, too.
+            E::Other(problem) => LinkError::Unverified(problem.0.to_string()),
+            other => LinkError::Unverified(other.to_string()),
         },
         other => LinkError::Transport(other.to_string()),
     }
@@ -137,6 +143,11 @@ struct RememberingVerifier {
     verdict: Verdict,
 }
 
+/// The relay's key is not pinned. Its pin is told as invites and logs have it (RFC 4648 section 5).
+#[derive(Debug, thiserror::Error)]
+#[error("the pin of its key is {0}")]
+struct NotPinned(String);
+
 /// Compares a certificate's public key with the pins. Both are public: no need for constant time.
 fn verify_pin(
     pins: &[[u8; 32]],
@@ -147,9 +158,7 @@ fn verify_pin(
     if pins.iter().any(|pin| pin == shown.as_ref()) {
         return Ok(ServerCertVerified::assertion());
     }
-    // As invites and logs have it (RFC 4648 section 5).
-    let pin = BASE64URL_NOPAD.encode(shown.as_ref());
-    let problem = std::io::Error::other(format!("the pin of its key is {pin}"));
+    let problem = NotPinned(BASE64URL_NOPAD.encode(shown.as_ref()));
     Err(CertificateError::Other(OtherError(Arc::new(problem))).into())
 }
 

@@ -40,12 +40,16 @@ struct Relay {
 
 impl Relay {
     fn start() -> Self {
-        let key = rcgen::generate_simple_self_signed(vec![NAME.into()]).unwrap();
-        let certificate = key.cert.der().to_vec();
+        Self::showing(&rcgen::CertificateParams::new(vec![NAME.into()]).unwrap())
+    }
+
+    fn showing(params: &rcgen::CertificateParams) -> Self {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let certificate = params.self_signed(&key).unwrap().der().to_vec();
         let endpoint = Endpoint::server(
             SocketAddr::from(([127, 0, 0, 1], 0)),
             vec![certificate.clone()],
-            &key.signing_key.serialize_der(),
+            &key.serialize_der(),
             &TransportSettings::default(),
         )
         .unwrap();
@@ -274,14 +278,34 @@ async fn trust_failures_say_what_is_wrong() {
     let address = relay.endpoint.local_address();
     let endpoint =
         Endpoint::client(SocketAddr::from(([127, 0, 0, 1], 0)), &TransportSettings::default()).unwrap();
-    let stranger = rcgen::generate_simple_self_signed(vec![NAME.into()]).unwrap().cert.der().to_vec();
+    let strangers = [&rcgen::PKCS_ECDSA_P256_SHA256, &rcgen::PKCS_ED25519].map(|algorithm| {
+        let key = rcgen::KeyPair::generate_for(algorithm).unwrap();
+        let params = rcgen::CertificateParams::new(vec![NAME.into()]).unwrap();
+        params.self_signed(&key).unwrap().der().to_vec()
+    });
 
     let kind = async |name: &str, root: &[u8]| {
         endpoint.connect(address, name, Trust::Roots(&[root.to_vec()]), PATIENCE).await.unwrap_err().kind()
     };
-    assert_eq!(kind(NAME, &stranger).await, "wrong-pin");
+    // The relay's subject, but keys of their own.
+    for stranger in &strangers {
+        assert_eq!(kind(NAME, stranger).await, "wrong-pin");
+    }
     assert_eq!(kind("other.example", &relay.certificate).await, "wrong-name");
     assert_eq!(kind(NAME, b"no certificate").await, "bad-certificate");
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_no_server_s_is_not_called_another_relay_s() {
+    // What `openssl req -x509` makes if not told otherwise.
+    let mut params = rcgen::CertificateParams::new(vec![NAME.into()]).unwrap();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let relay = Relay::showing(&params);
+    let endpoint =
+        Endpoint::client(SocketAddr::from(([127, 0, 0, 1], 0)), &TransportSettings::default()).unwrap();
+    let trust = Trust::Roots(std::slice::from_ref(&relay.certificate));
+    let error = endpoint.connect(relay.endpoint.local_address(), NAME, trust, PATIENCE).await.unwrap_err();
+    assert_eq!((error.kind(), error.to_string().as_str()), ("unverified", "CaUsedAsEndEntity"));
 }
 
 #[tokio::test]
