@@ -21,6 +21,7 @@ from softlan.config import (
     parse_rate,
     parse_room,
     parse_seconds,
+    parse_server_name,
     parse_virtual_mac,
 )
 from softlan.errors import ConfigError
@@ -34,6 +35,7 @@ PARSERS = [
     parse_rate,
     parse_room,
     parse_seconds,
+    parse_server_name,
     parse_virtual_mac,
 ]
 
@@ -112,6 +114,7 @@ def test_host_port(text, expected):
         ("relay..example.org:443", "host name"),
         (".example.org:443", "host name"),
         (f"{'x' * 64}.example.org:443", "host name"),
+        (f"{'ß' * 63}.example.org:443", "host name"),
     ],
 )
 def test_host_port_refused(text, words):
@@ -238,3 +241,25 @@ def test_host(text, expected):
 def test_no_host(text):
     with pytest.raises(ConfigError):
         parse_host(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("relay.example.org", "relay.example.org"),
+        ("Grüße.example.", "xn--grsse-lva.example."),
+        ("例え.テスト", "xn--r8jz45g.xn--zckzah"),
+        ("xn--mller-kva.example", "xn--mller-kva.example"),
+        ("2001:DB8::1", "2001:db8::1"),
+        ("fe80::1%eth0", "fe80::1"),
+    ],
+)
+def test_a_server_name_is_in_ascii(text, expected):
+    assert parse_server_name(text) == expected
+    assert parse_server_name(expected) == expected
+
+
+@pytest.mark.parametrize("text", ["", "a b", "relay.example.org:443", "ß" * 63, "\udcff"])
+def test_no_server_name(text):
+    with pytest.raises(ConfigError):
+        parse_server_name(text)

@@ -32,6 +32,7 @@ __all__ = [
     "RATE",
     "ROOM",
     "SECONDS",
+    "SERVER_NAME",
     "VIRTUAL_MAC",
     "HostPort",
     "Listen",
@@ -44,6 +45,7 @@ __all__ = [
     "parse_rate",
     "parse_room",
     "parse_seconds",
+    "parse_server_name",
     "parse_virtual_mac",
 ]
 
@@ -89,8 +91,11 @@ class HostPort:
 
     @property
     def name(self) -> str:
-        """What its certificate is for: the host without a zone, which is this machine's name for a line (RFC 4007 section 11)."""
-        return self.host.partition("%")[0]
+        """What its certificate is for: the host in ASCII, without a zone, which is this machine's name for a line (RFC 4007 section 11).
+
+        Raises ConfigError: IDNA cannot write it. `parse_host_port` gives no such host.
+        """
+        return _in_ascii(self.host.partition("%")[0])
 
     def __str__(self) -> str:
         """Print it as it may be typed."""
@@ -125,6 +130,8 @@ def parse_host_port(text: str) -> HostPort:
             raise ConfigError(f"{host!r} is not an IPv6 address") from error
     elif len(host) > 253 or not all(map(_LABEL.fullmatch, host.removesuffix(".").split("."))):
         raise ConfigError(f"{host!r} is not a host name or IP address")
+    else:
+        _in_ascii(host)
     return HostPort(host, _port(port, text, lowest=1))
 
 
@@ -138,6 +145,14 @@ def parse_host(text: str) -> tuple[str, int | None]:
         return parse_host_port(f"{text}:1").host, None
     relay = parse_host_port(text)
     return relay.host, relay.port
+
+
+def parse_server_name(text: str) -> str:
+    """Read the name that a relay's certificate is for, a DNS name or IP address, as certificates have it: in ASCII."""
+    host, port = parse_host(text)
+    if port is not None:
+        raise ConfigError(f"{text!r}: a certificate is for a name, whatever the port", hint=f"write {host}")
+    return HostPort(host, 1).name
 
 
 def parse_rate(text: str) -> int | None:
@@ -229,8 +244,21 @@ FRAME_RATE = option_type("frames", parse_frame_rate)
 RATE = option_type("rate", parse_rate)
 ROOM = option_type("room", parse_room)
 SECONDS = option_type("seconds", parse_seconds)
+SERVER_NAME = option_type("name", parse_server_name)
 INVITE_TIME = option_type("time", parse_invite_time)
 VIRTUAL_MAC = option_type("mac", parse_virtual_mac)
+
+
+def _in_ascii(host: str) -> str:
+    """Write a name as name servers and certificates have it: what is in another script in its xn-- form (RFC 3490, as getaddrinfo does)."""
+    if host.isascii():
+        return host
+    try:
+        return host.encode("idna").decode("ascii")
+    except UnicodeError as error:
+        raise ConfigError(
+            f"{host!r} is not a host name: it has no form in ASCII", hint="check the spelling"
+        ) from error
 
 
 def _join(host: str, port: int) -> str:

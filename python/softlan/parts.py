@@ -26,7 +26,7 @@ from softlan._core import __version__ as core_version
 from softlan.client.identity import Identity
 from softlan.client.session import RelaySession, SessionConfig
 from softlan.command import InvitedOption, invite_options, outranked, settings_file
-from softlan.config import HOST_PORT, ROOM, Congestion, HostPort, option_type
+from softlan.config import HOST_PORT, ROOM, SERVER_NAME, Congestion, HostPort, option_type
 from softlan.control.keys import RoomKey, parse_key
 from softlan.control.messages import PROTOCOL, Role
 from softlan.errors import ConfigError, SoftlanError
@@ -148,6 +148,7 @@ def session_options(command: F) -> F:
         click.option(
             "--server-name",
             cls=InvitedOption,
+            type=SERVER_NAME,
             metavar="NAME",
             help="The name the relay's certificate is made for; the host of the invite or of --relay if not given.",
         ),

@@ -284,6 +284,26 @@ async def test_what_is_given_beside_an_invite_counts_more(relay):
             pass
 
 
+async def test_a_name_in_another_script_is_the_one_in_its_certificate(relay):
+    shown = make_dev_certificate("xn--mller-kva.example")
+    relay.replace_certificate(shown)
+    where = {"relay": relay.local_address, "room": "room1"}
+    by_invite = {"invite": f"softlan://M%C3%BCller.example/R?pin={shown.pin}", "relay": relay.local_address}
+    for given in (
+        {**where, "pins": [shown.pin], "server_name": "müller.example"},
+        {**where, "certificate": shown.leaf, "server_name": "müller.example"},
+        by_invite,
+    ):
+        async with Session.join(**given) as ann:
+            assert ann.connected
+    with pytest.raises(ConfigError, match="host name"):
+        Session.join(**where, pins=[PIN], server_name="ß" * 63)
+    with pytest.raises(ConfigError, match="server name") as caught:
+        async with Session.join(**where, pins=[PIN], server_name="127.1"):
+            pass
+    assert "--server-name" in caught.value.hint
+
+
 async def test_a_certificate_is_a_file_or_what_is_in_one(relay, tmp_path):
     for kind, data in (("der", CERTIFICATE.chain[0]), ("pem", PEM)):
         file = tmp_path / f"relay.{kind}"

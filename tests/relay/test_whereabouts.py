@@ -50,6 +50,7 @@ def test_a_certificate_of_an_authority_needs_no_pin_under_its_own_name():
         ("Play.Example.org", "*.EXAMPLE.org", True),
         ("play.example.org", "Play.Example.org", True),
         ("play.example.org.", "play.example.org", True),
+        ("m\u00fcller.example", "xn--mller-kva.example", True),
         ("example.org", "*.example.org", False),
         ("a.play.example.org", "*.example.org", False),
         ("localhost", "*", False),

@@ -24,7 +24,7 @@ from types import TracebackType
 from softlan._core import Bridge, Connection, CoreError, FrameLog, Mac, MemoryDevice
 from softlan.client.identity import SECRET_SIZE, Identity
 from softlan.client.session import RelaySession, SessionConfig
-from softlan.config import Congestion, parse_host_port, parse_room, parse_virtual_mac
+from softlan.config import Congestion, parse_host_port, parse_room, parse_server_name, parse_virtual_mac
 from softlan.control.keys import parse_key
 from softlan.control.messages import PeerFacts, PeerJoined, PeerLeft, Role, Welcome
 from softlan.errors import ConfigError, SoftlanError
@@ -130,7 +130,8 @@ class Session:
             raise ConfigError(f"name: up to {_MAX_NAME} printable characters")
         if not 1 <= queue <= 1 << 20:
             raise ConfigError(f"queue: {queue} is not from 1 to {1 << 20} frames")
-        code, server = parse_room(room), server_name or where.name
+        code = parse_room(room)
+        server = parse_server_name(server_name) if server_name else where.name
         config = SessionConfig(
             relay=where,
             server_name=server,

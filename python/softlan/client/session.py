@@ -622,6 +622,11 @@ def explain_failure(error: CoreError, relay: HostPort, waited_s: float, *, pinne
         return ConfigError(
             f"cannot connect to {relay}: {message}", hint="join by the relay's pin: it takes no certificate"
         )
+    if kind == "invalid-server-name":
+        return ConfigError(
+            f"cannot connect to {relay}: {message}",
+            hint=status.suggest(status.Untrusted(str(relay), TrustFault.WRONG_NAME)),
+        )
     if kind == "no-common-protocol":
         return RelayUnreachableError(
             f"{relay} answered, but does not speak softlan's protocol: {message}",

@@ -78,7 +78,7 @@ def find_whereabouts(
                 f"{best} is good in this machine's own network only; for players elsewhere give your public name or address"
                 " with --public-host NAME, and let the router forward the UDP port"
             )
-    if certified_names is not None and relay is not None and _is_certified(relay.host, certified_names):
+    if certified_names is not None and relay is not None and _is_certified(relay.name, certified_names):
         pins = ()  # A renewed certificate may have another key; its authority and name say enough.
     elif certified_names is not None:
         about_address.append(
@@ -91,11 +91,11 @@ def find_whereabouts(
     return Whereabouts(relay=relay, pins=pins, address_notes=tuple(about_address), other_notes=others)
 
 
-def _is_certified(host: str, names: tuple[str, ...]) -> bool:
-    """Compare as peers do: whatever the case, and with `*` for one whole label in front (RFC 6125 section 6.4)."""
-    host = host.lower().removesuffix(".")
-    _, _, parent = host.partition(".")
-    return any(name.lower() in (host, f"*.{parent}") for name in names)
+def _is_certified(name: str, names: tuple[str, ...]) -> bool:
+    """Compare as peers do: in ASCII, whatever the case, and with `*` for one whole label in front (RFC 6125 section 6.4)."""
+    name = name.lower().removesuffix(".")
+    _, _, parent = name.partition(".")
+    return any(certified.lower() in (name, f"*.{parent}") for certified in names)
 
 
 def own_addresses() -> tuple[str, ...]:
