@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from softlan import config
 from softlan._core import Mac
+from softlan.cli import main
 from softlan.config import (
     HostPort,
     Listen,
@@ -263,3 +264,21 @@ def test_a_server_name_is_in_ascii(text, expected):
 def test_no_server_name(text):
     with pytest.raises(ConfigError):
         parse_server_name(text)
+
+
+@pytest.mark.parametrize(
+    ("part", "option"),
+    [
+        *((part, "--server-name") for part in ("client", "gateway", "doctor", "ping")),
+        *((part, option) for part in ("client", "doctor") for option in ("--tap", "--attach")),
+        *((part, "--interface") for part in ("gateway", "doctor")),
+    ],
+)
+def test_arguments_that_are_no_text_are_refused_by_name(part, option, tmp_path, monkeypatch):
+    """Bytes that are no UTF-8 come in as lone surrogates (PEP 383)."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    words = [part, *(["ann"] if part == "ping" else []), f"softlan://127.0.0.1:1/R?pin={'A' * 43}"]
+    result = CliRunner().invoke(main, [*words, option, "\udcff"])
+    assert result.exit_code == 2, result.output
+    assert f"Invalid value for '{option}'" in result.output
+    assert not list(tmp_path.iterdir())

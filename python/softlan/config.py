@@ -26,6 +26,7 @@ __all__ = [
     "FRAME_RATE",
     "HOST",
     "HOST_PORT",
+    "INTERFACE",
     "INVITE_TIME",
     "LISTEN",
     "MAX_INVITE_S",
@@ -40,6 +41,7 @@ __all__ = [
     "parse_frame_rate",
     "parse_host",
     "parse_host_port",
+    "parse_interface",
     "parse_invite_time",
     "parse_listen",
     "parse_rate",
@@ -155,6 +157,15 @@ def parse_server_name(text: str) -> str:
     return HostPort(host, 1).name
 
 
+def parse_interface(text: str) -> str:
+    """Read the name of a network interface; whether there is one of that name is the system's to say."""
+    if not text.isprintable():
+        raise ConfigError(
+            f"{text!r} cannot be an interface's name", hint="`ip link` lists those of this machine"
+        )
+    return text
+
+
 def parse_rate(text: str) -> int | None:
     """Read a bit rate (`2mbit`, `500kbit`, `1gbit`) as bits per second; `off` is None, no limit."""
     if text.strip().lower() == "off":
@@ -241,6 +252,7 @@ LISTEN = option_type("address", parse_listen)
 HOST = option_type("host", parse_host)
 HOST_PORT = option_type("host:port", parse_host_port)
 FRAME_RATE = option_type("frames", parse_frame_rate)
+INTERFACE = option_type("interface", parse_interface)
 RATE = option_type("rate", parse_rate)
 ROOM = option_type("room", parse_room)
 SECONDS = option_type("seconds", parse_seconds)

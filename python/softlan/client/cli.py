@@ -20,7 +20,7 @@ from softlan.client.client import Client, ClientConfig, logger
 from softlan.client.identity import Identity, default_identity_path, hold_identity
 from softlan.client.windows_options import WindowsChoices, run_self_test, windows_options
 from softlan.command import INVITE_ARGUMENT, PartCommand, config_option
-from softlan.config import VIRTUAL_MAC
+from softlan.config import INTERFACE, VIRTUAL_MAC
 from softlan.control.messages import Role
 from softlan.errors import ConfigError, UnsupportedPlatformError
 from softlan.observe.frames import follow_frame_log
@@ -79,11 +79,13 @@ class _ClientCommand(PartCommand):
 )
 @click.option(
     "--tap",
+    type=INTERFACE,
     metavar="NAME",
     help="Linux: the name of the virtual adapter; softlan0, softlan1, ... if not given.",
 )
 @click.option(
     "--attach",
+    type=INTERFACE,
     metavar="IF",
     help="Linux: use an existing interface in place of a virtual adapter, for containers without /dev/net/tun.",
 )

@@ -14,7 +14,7 @@ import click
 
 from softlan.client.identity import Identity
 from softlan.command import PartCommand
-from softlan.config import SECONDS, HostPort
+from softlan.config import INTERFACE, SECONDS, HostPort
 from softlan.control.messages import Role
 from softlan.errors import ConfigError
 from softlan.observe.logs import LogFormat, configure_logging
@@ -37,11 +37,18 @@ _MAX_SECONDS = 600.0
     },
 )
 @session_options
-@click.option("--tap", metavar="NAME", help="Linux: try to make the virtual adapter under this name.")
-@click.option("--attach", metavar="IF", help="Linux: try this interface in place of a virtual adapter.")
+@click.option(
+    "--tap", type=INTERFACE, metavar="NAME", help="Linux: try to make the virtual adapter under this name."
+)
+@click.option(
+    "--attach", type=INTERFACE, metavar="IF", help="Linux: try this interface in place of a virtual adapter."
+)
 @click.option("--adapter", metavar="NAME", help="Windows: which TAP-Windows6 adapter.")
 @click.option(
-    "--interface", metavar="IF", help="This machine is to be a gateway: look at its LAN's interface."
+    "--interface",
+    type=INTERFACE,
+    metavar="IF",
+    help="This machine is to be a gateway: look at its LAN's interface.",
 )
 @click.option(
     "--seconds",

@@ -9,7 +9,7 @@ import click
 
 from softlan.client.identity import default_identity_path, hold_identity
 from softlan.command import PartCommand, config_option
-from softlan.config import SECONDS
+from softlan.config import INTERFACE, SECONDS
 from softlan.control.messages import Role
 from softlan.gateway.gateway import Gateway, GatewayConfig, logger
 from softlan.observe.frames import follow_frame_log
@@ -43,6 +43,7 @@ HELP_GROUPS = {
 @session_options
 @click.option(
     "--interface",
+    type=INTERFACE,
     required=True,
     metavar="IF",
     help="The LAN's network interface: wired Ethernet, a bridge or a veth.",
