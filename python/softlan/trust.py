@@ -112,7 +112,10 @@ def read_trusted_certificates(data: bytes, name: str) -> list[bytes]:
 
 
 def system_trusted_certificates() -> list[bytes]:
-    """Collect the certificate authorities this machine trusts, as a list of DER."""
+    """Collect the certificate authorities this machine trusts, as a list of DER.
+
+    Raises ConfigError: there are none.
+    """
     found = dict.fromkeys(ssl.create_default_context().get_ca_certs(binary_form=True))
     # OpenSSL reads a directory of authorities only while it verifies, so get_ca_certs() does not have those.
     directory = ssl.get_default_verify_paths().capath
@@ -123,6 +126,11 @@ def system_trusted_certificates() -> list[bytes]:
                     (certificate.public_bytes(Encoding.DER), None)
                     for certificate in x509.load_pem_x509_certificates(entry.read_bytes())
                 )
+    if not found:
+        raise ConfigError(
+            "this machine knows no certificate authorities, by which to believe a relay",
+            hint="join by an invite with a pin, or install them (Linux: the package ca-certificates)",
+        )
     return list(found)
 
 

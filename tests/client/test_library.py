@@ -13,6 +13,7 @@ from softlan.client import Session
 from softlan.control.codes import Code
 from softlan.control.messages import Disconnect, Role
 from softlan.errors import ConfigError, RejectedError, SoftlanError, TrustError
+from softlan.lab.testing import skip
 from softlan.relay.certificates import make_dev_certificate
 from softlan.relay.rooms import RoomPolicy
 from softlan.relay.rules import OPEN_RULES, parse_rules
@@ -302,6 +303,16 @@ async def test_a_name_in_another_script_is_the_one_in_its_certificate(relay):
         async with Session.join(**where, pins=[PIN], server_name="127.1"):
             pass
     assert "--server-name" in caught.value.hint
+
+
+async def test_without_authorities_nobody_is_said_to_have_answered(monkeypatch):
+    monkeypatch.setenv("SSL_CERT_FILE", "/dev/null")
+    monkeypatch.setenv("SSL_CERT_DIR", "/nowhere")
+    if ssl.create_default_context().get_ca_certs():
+        skip("this system adds authorities of its own")
+    with pytest.raises(ConfigError, match="no certificate authorities"):
+        async with Session.join(relay="127.0.0.1:9", room="room1"):
+            pass
 
 
 async def test_a_certificate_is_a_file_or_what_is_in_one(relay, tmp_path):

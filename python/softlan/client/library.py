@@ -104,7 +104,8 @@ class Session:
         Raises:
             ConfigError: an argument is missing, cannot be what it is, or excludes another, or the certificate cannot be read.
 
-        Entering raises what joining raises: RelayUnreachableError, TrustError, RejectedError.
+        Entering raises what joining raises: RelayUnreachableError, TrustError, RejectedError; and ConfigError where nothing is trusted, or
+        TLS cannot use the certificate or name.
 
         """
         if invite is not None:

@@ -186,6 +186,7 @@ class RelaySession:
 
         Raises:
             RelayUnreachableError, TrustError: the first connection did not come about.
+            ConfigError: nor could it, by this certificate or name.
             RejectedError: the relay said no, at first or later, in a way that trying again does not change.
 
         """

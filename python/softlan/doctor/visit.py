@@ -66,7 +66,7 @@ async def try_trust(config: SessionConfig, address: str) -> Trusted:
     """Connect to `IP:PORT` as a client would, and go.
 
     Raises:
-        RelayUnreachableError, TrustError: in the words the client has for it.
+        RelayUnreachableError, TrustError, ConfigError: in the words the client has for it.
         SoftlanError: no UDP socket is to be had.
 
     """
