@@ -5,7 +5,8 @@ import stat
 
 import pytest
 
-from softlan.files import write_atomically
+from softlan.errors import ConfigError
+from softlan.files import read_text, write_atomically
 
 
 def test_content_and_mode(tmp_path):
@@ -64,3 +65,20 @@ def test_a_pipe_is_written_to_not_replaced(tmp_path):
 def test_a_missing_directory_is_the_callers_business(tmp_path):
     with pytest.raises(FileNotFoundError):
         write_atomically(tmp_path / "none" / "file", b"x")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_text_as_editors_write_it(tmp_path, encoding):
+    path = tmp_path / "file"
+    path.write_text("grüße\n", encoding=encoding)
+    assert read_text(path, "the file") == "grüße\n"
+
+
+def test_text_as_windows_powershell_writes_it_is_refused_with_what_to_do(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("grüße\n", encoding="utf-16")
+    with pytest.raises(ConfigError, match="cannot read the file: it is not UTF-8 text") as caught:
+        read_text(path, "the file")
+    assert "UTF-8" in caught.value.hint
+    with pytest.raises(ConfigError, match="cannot read the file: No such file"):
+        read_text(tmp_path / "none", "the file")

@@ -405,6 +405,11 @@ def test_a_key_by_what_counts_more(session_of, monkeypatch, text, arguments, key
         assert session_of(text, *arguments).key == parse_key(key)
 
 
+def test_a_key_file_as_windows_editors_write_it(session_of, tmp_path):
+    (tmp_path / "room.key").write_text("key in a file\r\n", encoding="utf-8-sig")
+    assert session_of("", LINK, "--key-file", str(tmp_path / "room.key")).key == parse_key("key in a file")
+
+
 AT_HOME = "relay = 'home.example:443'\n"
 OTHERS = "softlan://other.example/PARTY1"
 SECRETS = f"pin = ['{PIN}']\nkey = 'home key'\n"

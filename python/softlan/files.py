@@ -1,4 +1,7 @@
-"""The small files softlan keeps: written so that a crash or a full disk never leaves half of one, locked by their user, kept private."""
+"""The small files softlan keeps: written so that a crash or a full disk never leaves half of one, locked by their user, kept private.
+
+And those that people write for it, read as text.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-__all__ = ["is_exposed", "is_public", "try_lock", "user_directory", "write_atomically"]
+from softlan.errors import ConfigError
+from softlan.texts import unusable
+
+__all__ = ["is_exposed", "is_public", "read_text", "try_lock", "user_directory", "write_atomically"]
 
 
 def user_directory() -> Path | None:
@@ -26,6 +32,24 @@ def user_directory() -> Path | None:
     except RuntimeError:
         return None
     return home.joinpath(*(("AppData", "Roaming") if sys.platform == "win32" else (".config",)), "softlan")
+
+
+def read_text(path: Path, name: str) -> str:
+    """Read what a person wrote: UTF-8, also with the mark that Windows' editors put in front. `name` is what messages call it.
+
+    Raises ConfigError: it cannot be read, or is something else.
+    """
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise ConfigError(f"cannot read {name}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"cannot read {name}: it is not UTF-8 text",
+            hint="save it as UTF-8; in Windows PowerShell that is `Set-Content -Encoding utf8`",
+        ) from error
+    except ValueError as error:
+        raise ConfigError(f"cannot read {name}: {unusable(error)}") from error
 
 
 def write_atomically(path: Path, data: bytes, *, mode: int = 0o644) -> None:

@@ -30,6 +30,7 @@ from softlan.config import HOST_PORT, ROOM, SERVER_NAME, Congestion, HostPort, o
 from softlan.control.keys import RoomKey, parse_key
 from softlan.control.messages import PROTOCOL, Role
 from softlan.errors import ConfigError, SoftlanError
+from softlan.files import read_text
 from softlan.notify import Service
 from softlan.observe.capture import CaptureServer, start_capture
 from softlan.observe.counters import Change, Reading
@@ -253,10 +254,7 @@ def _room_key(key: str | None, key_file: Path | None) -> RoomKey | None:
             case _:
                 raise ConfigError("--key and --key-file exclude each other", hint="leave one of them away")
     if key_file is not None:
-        try:
-            key = key_file.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"cannot read the key in {key_file}: {error}") from error
+        key = read_text(key_file, f"the key in {key_file}")
     return None if key is None else parse_key(key)
 
 

@@ -112,8 +112,11 @@ def test_key_files_lie_beside_the_file(tmp_path: Path) -> None:
         load_rules(rules)
     assert "a.key" in str(caught.value)
     assert "rooms.toml" in str(caught.value)
-    (tmp_path / "a.key").write_text("correct horse\n")
-    assert load_rules(rules).of("A").key == Passphrase("correct horse")
+    text = rules.read_text()
+    for encoding in ("utf-8", "utf-8-sig"):
+        rules.write_text(text, encoding=encoding)
+        (tmp_path / "a.key").write_text("correct horse\n", encoding=encoding)
+        assert load_rules(rules).of("A").key == Passphrase("correct horse")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="modes are POSIX's")

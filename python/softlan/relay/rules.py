@@ -28,6 +28,7 @@ from msgspec import Meta, Struct
 from softlan.config import parse_rate, parse_room
 from softlan.control.keys import Passphrase, parse_key
 from softlan.errors import ConfigError
+from softlan.files import read_text
 from softlan.relay.rooms import MAX_PEERS_PER_ROOM
 from softlan.texts import harmless, unusable
 
@@ -112,15 +113,9 @@ def load_rules(path: Path) -> Rules:
 
     def read(name: str) -> str:
         beside = path.parent / name
-        try:
-            return beside.read_text(encoding="utf-8")
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"cannot read {beside}: {_words(error)}") from error
+        return read_text(beside, str(beside))
 
-    try:
-        text = path.read_bytes().decode()
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"cannot read the rooms in {path}: {_words(error)}") from error
+    text = read_text(path, f"the rooms in {path}")
     try:
         return parse_rules(text, read)
     except ConfigError as error:
@@ -231,9 +226,3 @@ def _where(problem: str) -> str:
             f"room {int(number) + 1}{': ' + rest.lstrip('.') if rest else ''}" if number.isdigit() else place
         )
     return f"{place}: {words}" if place else words
-
-
-def _words(error: OSError | ValueError) -> str:
-    if isinstance(error, OSError):
-        return error.strerror or str(error)
-    return "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else unusable(error)
