@@ -1,7 +1,8 @@
 """How a softlan program ends: with its exit status, and without tearing the interpreter down around threads that are still at work.
 
 The core hands results to asyncio from threads of its own. One that does so while the interpreter finalizes crashes the process
-(PyGILState_Ensure, "Caution" in the C API's documentation), after all the work was done. So a program that is done is over at once.
+(PyGILState_Ensure, "Caution" in the C API's documentation), after all the work was done. Programs of others are spared that by waiting
+for such threads (rust/python/src/awaits.rs); one of ours that is done is over at once.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ class Event(StrEnum):
     CERTIFICATE_LOADED = "certificate.loaded", logging.INFO
     CERTIFICATE_EXPIRING = "certificate.expiring", logging.WARNING
     CERTIFICATE_EXPOSED = "certificate.exposed", logging.WARNING
-    CERTIFICATE_PIN_ONLY = "certificate.pin-only", logging.WARNING
+    CERTIFICATE_AUTHORITY = "certificate.authority", logging.WARNING
     CERTIFICATE_FAILED = "certificate.failed", logging.ERROR
     ROOM_OPENED = "room.opened", logging.INFO
     ROOM_CLOSED = "room.closed", logging.INFO

@@ -336,7 +336,7 @@ def _warn_of_authority(leaf: x509.Certificate, path: Path) -> None:
         if leaf.extensions.get_extension_for_class(x509.BasicConstraints).value.ca:
             log_event(
                 logger,
-                Event.CERTIFICATE_PIN_ONLY,
+                Event.CERTIFICATE_AUTHORITY,
                 f"the certificate in {path} is an authority's (CA:TRUE): only those who have its pin can join",
                 file=str(path),
                 hint=(

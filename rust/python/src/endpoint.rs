@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
-use pyo3_async_runtimes::tokio::future_into_py;
 use softlan_link::{
     Congestion, Connection, Endpoint, LinkError, TransportSettings, Trust, UdpKind, harmless,
 };
 
+use crate::awaits::future_into_py;
 use crate::convert::{link_error, seconds, socket_address, value_error};
 
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use pyo3::prelude::*;
-use pyo3_async_runtimes::tokio::future_into_py;
 use softlan_link::bridge::GatewayOptions;
 use softlan_link::{Bridge, BridgeOptions};
 
+use crate::awaits::future_into_py;
 use crate::convert::{counters, seconds};
 use crate::devices::Device;
 use crate::endpoint::{PyConnection, PyEndpoint};

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
-use pyo3_async_runtimes::tokio::future_into_py;
 use softlan_link::frame_log::{Capture, CaptureFilter, FrameAction};
 use softlan_link::{FrameLog, FrameLogMode, FrameRecord, PeerOptions, PluggedPeer, Room};
 use softlan_switch::{Filters, Limits, Rate, Role, Settings, SwitchEvent};
 use softlan_wire::PeerId;
 
+use crate::awaits::future_into_py;
 use crate::convert::{core_error, counters, seconds, value_error};
 use crate::endpoint::PyConnection;
 use crate::frames::PyMac;

@@ -8,12 +8,12 @@ use std::task::Poll;
 use bytes::Bytes;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
-use pyo3_async_runtimes::tokio::future_into_py;
 use softlan_port::{AnyPort, MAX_FRAME_LEN, MIN_FRAME_LEN, MemoryPort, MemoryWire};
 use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::sync::{Mutex, watch};
 
 use super::Held;
+use crate::awaits::future_into_py;
 use crate::convert::{core_error, value_error};
 
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
