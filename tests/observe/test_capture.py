@@ -133,6 +133,7 @@ async def test_the_end_of_the_part_ends_the_capture(directory):
         b"\xff\xff\n",
         b"[" * 3000 + b"\n",
         b'{"x":' + b"[" * 3000 + b"\n",
+        b"{}" + b" " * 4094 + b"and more\n",
     ],
 )
 async def test_nonsense_is_refused(directory, line):

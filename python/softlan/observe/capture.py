@@ -151,7 +151,9 @@ class CaptureServer(LocalServer):
         async with asyncio.timeout(_PATIENCE_S):
             line = await reader.readuntil(b"\n")
         try:
-            request = msgspec.json.decode(line[:_MAX_LINE], type=Request)
+            if len(line) > _MAX_LINE:
+                raise SoftlanError(f"that request makes no sense: it is longer than {_MAX_LINE} bytes")
+            request = msgspec.json.decode(line, type=Request)
             source = self._start_capture(request)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             await _say(writer, Answer(error=harmless(f"that request makes no sense: {error}")))
