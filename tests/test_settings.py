@@ -157,6 +157,9 @@ def test_lines_of_keys_agree_with_the_parser_on_whatever_it_takes(text):
         ("[relay]\nlisten = '443/udp'", "relay.toml:1: relay: there are no tables in this file"),
         ("listen = 1979-05-27", "got a date or time"),
         ("a = 1\nb =", "relay.toml:2: not TOML: Invalid value"),
+        ("a = [\n\n", "relay.toml:1: not TOML"),
+        ("a = ['\x0b", "relay.toml:1: not TOML"),
+        ("a = '\u2028\x85\x0b", "relay.toml:1: not TOML"),
         ("a = 1\na = 2", "not TOML: Cannot overwrite a value"),
     ],
 )

@@ -104,7 +104,7 @@ def read_settings(file: Path, command: click.Command) -> Settings:
         content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         placed = _TOML_PLACE.fullmatch(str(error))
-        line = int(placed[2] or len(text.splitlines())) if placed else 0
+        line = int(placed[2] or text.rstrip("\n").count("\n") + 1) if placed else 0
         return _bad(file, line, f"not TOML: {placed[1] if placed else error}")
     except ValueError as error:
         return _bad(file, 0, f"not TOML: {unusable(error)}")
