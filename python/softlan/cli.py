@@ -20,11 +20,12 @@ from softlan.invite_cli import invite
 from softlan.lab.cli import command as demo
 from softlan.observe.cli import capture
 from softlan.observe.counters import DROP_COUNTERS
-from softlan.observe.local import PartStatus, fault_in, need_local_sockets, read_all
+from softlan.observe.local import UNKNOWN_SNAPSHOT, PartStatus, fault_in, need_local_sockets, read_all
 from softlan.observe.watch import watch
 from softlan.parts import reported, version_option
 from softlan.relay.admin_cli import admin
 from softlan.relay.cli import relay
+from softlan.texts import several
 
 __all__ = ["main"]
 
@@ -94,17 +95,23 @@ def status(*, as_json: bool, live: bool) -> None:
 
 def _print_part(part: PartStatus) -> None:
     click.echo(f"{part.part} (pid {part.pid}, softlan {part.version}, up {part.uptime_s:.0f} s)")
+    for line in _lines(part):
+        click.echo(f"  {line}")
+
+
+def _lines(part: PartStatus) -> list[str]:
     if fault := fault_in(part.status):
-        click.echo(f"  {fault}; its log says more")
-        return
-    show = _print_relay if part.part == "relay" else _print_session
-    show(part.status)
+        return [f"{fault}; its log says more"]
+    try:
+        return _of_relay(part.status) if part.part == "relay" else _of_session(part.status)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return [UNKNOWN_SNAPSHOT]
 
 
-def _print_relay(status: dict[str, Any]) -> None:
-    click.echo(f"  listens on {status.get('listen')}, {status.get('peer_count')} peers")
+def _of_relay(status: dict[str, Any]) -> list[str]:
+    lines = [f"listens on {status['listen']}, {several(status['peer_count'], 'peer')}"]
     if away := status.get("turned_away"):
-        click.echo("  turned away: " + ", ".join(f"{code} {count}" for code, count in away.items()))
+        lines.append("turned away: " + ", ".join(f"{code} {count}" for code, count in away.items()))
     strangers = {
         name: count
         for name, count in status.get("handshakes", {}).items()
@@ -112,30 +119,29 @@ def _print_relay(status: dict[str, Any]) -> None:
     }
     if strangers:
         told = ", ".join(f"{name} {count}" for name, count in sorted(strangers.items()))
-        click.echo(f"  first packets: {told}")
-    for room in status.get("rooms", []):
+        lines.append(f"first packets: {told}")
+    for room in status["rooms"]:
         gateway = "with gateway" if room["gateway"] else "no gateway"
-        click.echo(f"  room {room['code']}: MTU {room['tap_mtu']}, {gateway}")
-        for trouble in room.get("troubles", []):
-            click.echo(f"    warning: {trouble}")
+        lines.append(f"room {room['code']}: MTU {room['tap_mtu']}, {gateway}")
+        lines += [f"  warning: {trouble}" for trouble in room.get("troubles", [])]
         for peer in room["peers"]:
             who = f"{peer['role']} {peer['peer_id']} {peer['mac'] or ''}".rstrip()
-            click.echo(f"    {who} at {peer['address']}, {peer['rtt_ms']} ms: {_traffic(peer['counters'])}")
+            lines.append(f"  {who} at {peer['address']}, {peer['rtt_ms']} ms: {_traffic(peer['counters'])}")
+    return lines
 
 
-def _print_session(status: dict[str, Any]) -> None:
-    if status.get("connected"):
+def _of_session(status: dict[str, Any]) -> list[str]:
+    if status["connected"]:
         state = f"in room {status['room']} as peer {status['peer_id']}, {status['rtt_ms']} ms to {status['relay']}"
     else:
-        state = f"not connected to {status.get('relay')}, trying"
-    click.echo(f"  {state}; interface {status.get('interface')}, MTU {status.get('tap_mtu')}")
+        state = f"not connected to {status['relay']}, trying"
+    lines = [f"{state}; interface {status['interface']}, MTU {status['tap_mtu']}"]
     if others := status.get("peers"):
         told = [f"{peer['peer_id']} ({peer['mac'] or peer['role']})" for peer in others[:_MOST_PEERS]]
         more = f", and {len(others) - _MOST_PEERS} more" if len(others) > _MOST_PEERS else ""
-        click.echo(f"  with {', '.join(told)}{more}")
-    for notice in status.get("notices", []):
-        click.echo(f"  warning: {notice}")
-    click.echo(f"  {_traffic(status.get('counters', {}))}")
+        lines.append(f"with {', '.join(told)}{more}")
+    lines += [f"warning: {notice}" for notice in status.get("notices", [])]
+    return [*lines, _traffic(status["counters"])]
 
 
 def _traffic(counters: dict[str, int]) -> str:

@@ -18,6 +18,7 @@ from softlan.command import SettingsError, answered_by_invite, settings_file
 from softlan.errors import ConfigError
 from softlan.parts import reported
 from softlan.settings import key_lines, read_settings, settable_options
+from softlan.texts import several
 
 __all__ = ["config_group"]
 
@@ -47,8 +48,7 @@ def config_group(parts: Mapping[str, click.Command]) -> click.Group:
         settings = read_settings(file, parts[part])
         if settings.problems:
             raise SettingsError(settings.problems)
-        count = len(settings.values)
-        click.echo(f"{file}: good, {count} setting{'' if count == 1 else 's'} for the {part}")
+        click.echo(f"{file}: good, {several(len(settings.values), 'setting')} for the {part}")
 
     @config.command(
         context_settings={

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["MAX_SAID", "harmless", "one_line", "unusable"]
+__all__ = ["MAX_SAID", "harmless", "one_line", "several", "unusable"]
 
 MAX_SAID = 500
 """Characters of what another machine says to a person."""
@@ -17,6 +17,11 @@ def harmless(text: str) -> str:
     """Put it on one line, of `MAX_SAID` characters at most."""
     line = one_line(text[: MAX_SAID + 1])
     return line if len(line) <= MAX_SAID else line[: MAX_SAID - 3] + "..."
+
+
+def several(count: int, what: str) -> str:
+    """Count things of a regular plural: `1 peer`, `2 peers`."""
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def unusable(error: ValueError) -> str:

@@ -120,7 +120,10 @@ def system_trusted_certificates() -> list[bytes]:
     # OpenSSL reads a directory of authorities only while it verifies, so get_ca_certs() does not have those.
     directory = ssl.get_default_verify_paths().capath
     if not found and directory is not None:
-        for entry in sorted(Path(directory).iterdir()):
+        entries: list[Path] = []
+        with contextlib.suppress(OSError):
+            entries = sorted(Path(directory).iterdir())
+        for entry in entries:
             with contextlib.suppress(OSError, *UNUSABLE):
                 found.update(
                     (certificate.public_bytes(Encoding.DER), None)

@@ -543,7 +543,7 @@ NO_KEY = (
     "the room is full",
     "doctor: room",
     "bad",
-    "the relay refused: room FULL is full: it holds 1 peers",
+    "the relay refused: room FULL is full: it holds 1 peer",
     "wait until somebody leaves, or ask the relay's operator for more places",
 )
 async def room_full(world: World) -> list[Said]:

@@ -179,7 +179,7 @@ async def test_a_file_that_was_there_becomes_its_owners_alone(directory, tmp_pat
     file.write_bytes(b"of yesterday" * 1000)
     file.chmod(0o644)
     async with CaptureServer("relay", lambda _: Source(record(), b"")):
-        assert await captured(file) == (0, "1 frames captured\n")
+        assert await captured(file) == (0, "1 frame captured\n")
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert file.read_bytes().startswith(b"\x0a\x0d\x0d\x0a")
     assert b"yesterday" not in file.read_bytes()
@@ -200,7 +200,7 @@ async def test_what_stdout_has_already_stays(directory, tmp_path):
     file.write_bytes(b"of yesterday")
     with file.open("ab") as out:
         async with CaptureServer("relay", lambda _: Source(record(), b"")):
-            assert await captured("-", stdout=out) == (0, "1 frames captured\n")
+            assert await captured("-", stdout=out) == (0, "1 frame captured\n")
     assert file.read_bytes().startswith(b"of yesterday\x0a\x0d\x0d\x0a")
 
 

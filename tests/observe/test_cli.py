@@ -49,3 +49,18 @@ def test_a_part_that_cannot_tell_how_it_does_says_so(monkeypatch, part):
         f"{part} (pid 1, softlan 1, up 5 s)",
         r"  it cannot tell how it does: no\nnumbers; its log says more",
     ]
+
+
+@pytest.mark.parametrize("part", ["relay", "client"])
+@pytest.mark.parametrize(
+    "status", [{}, {"rooms": [{"code": "A"}], "connected": True}, {"rooms": 7, "connected": 1}]
+)
+def test_a_part_of_another_version_is_not_the_end_of_the_list(monkeypatch, part, status):
+    told = PartStatus(part=part, pid=1, version="9", uptime_s=5, status=status)
+    monkeypatch.setattr("softlan.cli.read_all", lambda: [told, told])
+    done = run("status")
+    assert done.exit_code == 0
+    assert done.output.splitlines() == 2 * [
+        f"{part} (pid 1, softlan 9, up 5 s)",
+        "  it tells what this version of softlan does not understand",
+    ]

@@ -21,6 +21,7 @@ from softlan.installing import pip_install
 from softlan.knock import LEAST_PAYLOAD, Outcome
 from softlan.observe.local import fault_in
 from softlan.observe.status import NoWay, say, suggest
+from softlan.texts import several
 
 __all__ = [
     "QUIC_OVERHEAD",
@@ -90,7 +91,7 @@ def judge_parts(parts: Sequence[tuple[str, int, Mapping[str, Any]]]) -> list[Fin
         if fault := fault_in(status):
             troubles, says = [fault], ""
         elif part == "relay":
-            says = f"{who} listens on {status.get('listen')}, {status.get('peer_count', 0)} peers"
+            says = f"{who} listens on {status.get('listen')}, {several(status.get('peer_count', 0), 'peer')}"
         elif status.get("connected"):
             says = f"{who} is in room {status.get('room')}, {status.get('rtt_ms', 0):.0f} ms from the relay"
         else:

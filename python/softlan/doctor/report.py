@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from softlan.doctor.findings import SECTIONS, Check, Finding, Grade, worst
+from softlan.texts import several
 
 __all__ = ["Teller", "as_json", "summary"]
 
@@ -58,7 +59,7 @@ def summary(findings: Sequence[Finding]) -> str:
     counts = Counter(finding.grade for finding in findings)
     if not counts[Grade.BAD] and not counts[Grade.POOR]:
         good = counts[Grade.GOOD]
-        return f"all good ({good} check{'' if good == 1 else 's'})" if good else "nothing could be checked"
+        return f"all good ({several(good, 'check')})" if good else "nothing could be checked"
     told = [f"{counts[grade]} {grade}" for grade in (Grade.BAD, Grade.POOR, Grade.GOOD) if counts[grade]]
     return ", ".join(told)
 

@@ -24,7 +24,7 @@ from softlan.observe.events import Event
 from softlan.observe.local import LocalServer
 from softlan.observe.logs import log_event
 from softlan.observe.pcapng import LINK_ETHERNET, LINK_USER0, Interface, Pcapng
-from softlan.texts import harmless
+from softlan.texts import harmless, several
 
 __all__ = [
     "SUFFIX",
@@ -282,7 +282,7 @@ def verdict(frame: Captured) -> str:
         return f"dropped: {frame.word}{who}"
     if not frame.room:
         return f"passed: {frame.word}{who}"
-    return f"passed: {frame.word} to {frame.targets} peer{'' if frame.targets == 1 else 's'}{who}"
+    return f"passed: {frame.word} to {several(frame.targets, 'peer')}{who}"
 
 
 def write_pcapng(file: Pcapng, part: str, snaplen: int, frame: Captured) -> bytes:

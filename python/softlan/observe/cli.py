@@ -19,6 +19,7 @@ from softlan.observe.capture import SUFFIX, Captured, Lost, Request, ask, interf
 from softlan.observe.local import LocalSocket, find_sockets, need_local_sockets
 from softlan.observe.pcapng import Interface, Pcapng
 from softlan.parts import reported, run_part, version_option
+from softlan.texts import several
 
 __all__ = ["capture"]
 
@@ -79,7 +80,7 @@ def capture(
     except OSError as error:
         raise SoftlanError(f"cannot write {file}: {error.strerror or error}") from error
     lost = f", {told.lost} more came too fast" if told.lost else ""
-    click.echo(f"{told.frames} frames captured{lost}", err=True)
+    click.echo(f"{several(told.frames, 'frame')} captured{lost}", err=True)
 
 
 class _Told:

@@ -13,6 +13,7 @@ from typing import NoReturn, Protocol
 
 from softlan.observe.events import Event
 from softlan.observe.logs import log_event
+from softlan.texts import several
 
 __all__ = ["FrameLog", "FrameRecord", "ethertype_name", "follow_frame_log", "log_frame"]
 
@@ -85,7 +86,12 @@ async def follow_frame_log(
         for record in records:
             log_frame(logger, record, has_rooms=has_rooms)
         if lost:
-            log_event(logger, Event.FRAMES_UNLOGGED, f"{lost} frames came too fast to be logged", count=lost)
+            log_event(
+                logger,
+                Event.FRAMES_UNLOGGED,
+                f"{several(lost, 'frame')} came too fast to be logged",
+                count=lost,
+            )
         # Writing lines blocks; between two batches everybody else gets a turn.
         await asyncio.sleep(0)
 
@@ -117,4 +123,4 @@ def _sentence(record: FrameRecord, *, has_rooms: bool) -> str:
         return f"{what} dropped: {record.drop_reason}"
     if not has_rooms:
         return f"{what} {record.action}"
-    return f"{what} {record.action} to {record.targets} peer{'' if record.targets == 1 else 's'}"
+    return f"{what} {record.action} to {several(record.targets, 'peer')}"

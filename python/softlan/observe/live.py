@@ -14,7 +14,7 @@ from typing import TypeAlias
 from rich.text import Text
 
 from softlan.observe.counters import format_rate
-from softlan.observe.local import PartStatus, fault_in
+from softlan.observe.local import UNKNOWN_SNAPSHOT, PartStatus, fault_in
 from softlan.observe.overview import (
     Overview,
     PeerView,
@@ -24,6 +24,7 @@ from softlan.observe.overview import (
     SessionOverview,
     SessionView,
 )
+from softlan.texts import several
 
 __all__ = ["Screen"]
 
@@ -137,16 +138,12 @@ class Screen:
                 found += _session(part, seen, view, width)
             else:
                 fault = fault_in(part.status)
-                words = (
-                    f"{fault}; its log says more"
-                    if fault
-                    else "it tells what this version of softlan does not understand"
-                )
+                words = f"{fault}; its log says more" if fault else UNKNOWN_SNAPSHOT
                 found += [_title(part, ""), Text(words, _BAD)]
         return found
 
     def _relay(self, part: PartStatus, seen: _Seen, view: RelayView, width: int) -> list[Text]:
-        count = f"{_several(view.peer_count, 'peer')} in {_several(len(view.rooms), 'room')}"
+        count = f"{several(view.peer_count, 'peer')} in {several(len(view.rooms), 'room')}"
         found = [
             _title(part, f"listens on {part.status.get('listen')}"),
             Text.assemble((count, _STRONG), *_drop_words(view.rates)),
@@ -185,7 +182,7 @@ def _session(part: PartStatus, seen: _Seen, view: SessionView, width: int) -> li
     )
     more = f"interface {view.interface or '-'}, MTU {view.mtu or '-'}"
     if view.joins > 1:
-        more += f", came back {_several(view.joins - 1, 'time')}"
+        more += f", came back {several(view.joins - 1, 'time')}"
     found = [
         _title(part, ""),
         state,
@@ -205,7 +202,7 @@ def _title(part: PartStatus, more: str) -> Text:
 
 
 def _room(columns: Sequence[_Column], room: RoomView) -> Text:
-    about = f"{_several(len(room.peers), 'peer')}{', gateway' if room.gateway else ''}"
+    about = f"{several(len(room.peers), 'peer')}{', gateway' if room.gateway else ''}"
     values = [f"{room.code}", about, _ms(room.rtt_ms), *_rate_words(room.rates)]
     return _row(columns, _fit(columns, values), _STRONG, bad=room.rates.drops > 0)
 
@@ -249,10 +246,6 @@ def _cut(line: Text, width: int) -> Text:
     line = line.copy()
     line.truncate(max(width, 1), overflow="ellipsis")
     return line
-
-
-def _several(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _ms(value: float | None) -> str:

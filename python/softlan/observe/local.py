@@ -31,6 +31,7 @@ from softlan.observe.logs import log_event
 from softlan.texts import harmless
 
 __all__ = [
+    "UNKNOWN_SNAPSHOT",
     "LocalServer",
     "LocalSocket",
     "PartStatus",
@@ -223,6 +224,10 @@ def need_local_sockets(hint: str = "what a part does, it says in its own window 
             "what runs here cannot be asked: it takes unix sockets, which Python does not have on Windows",
             hint=hint,
         )
+
+
+UNKNOWN_SNAPSHOT = "it tells what this version of softlan does not understand"
+"""Of a part of another version."""
 
 
 def fault_in(status: Mapping[str, Any]) -> str | None:

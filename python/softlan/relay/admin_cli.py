@@ -26,7 +26,7 @@ from softlan.relay.admin import (
     Request,
 )
 from softlan.relay.bans import parse_target, parse_where
-from softlan.texts import harmless
+from softlan.texts import harmless, several
 
 __all__ = ["admin", "ask", "read_answer"]
 
@@ -105,7 +105,7 @@ def rooms(teller: _Teller) -> None:
     """List the rooms that are in use."""
     done = teller.ask(AskPeers())
     lines = [
-        f"{room['code']}: {len(room['peers'])} peers, {'with' if room['gateway'] else 'no'} gateway, MTU {room['tap_mtu']}"
+        f"{room['code']}: {several(len(room['peers']), 'peer')}, {'with' if room['gateway'] else 'no'} gateway, MTU {room['tap_mtu']}"
         for room in done.get("rooms", [])
     ]
     teller.tell(done, "\n".join(lines) or "no room is in use")

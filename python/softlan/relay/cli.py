@@ -45,6 +45,7 @@ from softlan.relay.options import (
     room_options,
 )
 from softlan.relay.server import Relay, RelayConfig
+from softlan.texts import several
 
 __all__ = ["relay"]
 
@@ -180,7 +181,8 @@ def relay(
         pins = Pins(shown.pin, access.next_pins)
         running = Relay.start(config, shown, rules, state)
         service = Service(
-            running.answers, lambda: f"{running.peer_count} peers in {running.room_count} rooms"
+            running.answers,
+            lambda: f"{several(running.peer_count, 'peer')} in {several(running.room_count, 'room')}",
         )
         reload_on_hangup = certificate.cert is not None or kept is not None
 

@@ -34,6 +34,7 @@ from softlan.control.messages import (
     RoomFacts,
     Welcome,
 )
+from softlan.texts import several
 
 __all__ = ["Admission", "Departure", "Member", "Rejection", "Room", "RoomPolicy", "Rooms"]
 
@@ -295,15 +296,17 @@ class Rooms(Generic[C]):
         if room is not None and len(room.members) >= places:
             return Reject(
                 code=Code.ROOM_FULL,
-                reason=f"room {room.code} is full: it holds {places} peers",
+                reason=f"room {room.code} is full: it holds {several(places, 'peer')}",
             )
         if len(self._members) >= policy.max_peers:
             return Reject(
-                code=Code.RELAY_FULL, reason=f"this relay is full: it holds {policy.max_peers} peers"
+                code=Code.RELAY_FULL,
+                reason=f"this relay is full: it holds {several(policy.max_peers, 'peer')}",
             )
         if room is None and len(self._rooms) >= policy.max_rooms:
             return Reject(
-                code=Code.RELAY_FULL, reason=f"this relay is full: it holds {policy.max_rooms} rooms"
+                code=Code.RELAY_FULL,
+                reason=f"this relay is full: it holds {several(policy.max_rooms, 'room')}",
             )
         return None
 

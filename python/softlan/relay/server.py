@@ -49,6 +49,7 @@ from softlan.relay.notices import put_into_words
 from softlan.relay.rooms import Admission, Member, Rejection, RoomPolicy, Rooms
 from softlan.relay.rules import OPEN_RULES, Rules
 from softlan.relay.state import RelayState
+from softlan.texts import several
 
 __all__ = ["Relay", "RelayConfig"]
 
@@ -726,7 +727,7 @@ class Relay:
                     log_event(
                         logger,
                         Event.COUNTERS_SUMMARY,
-                        f"{len(self._peers)} peers in {len(self._rooms)} rooms: {change.summary()}",
+                        f"{several(len(self._peers), 'peer')} in {several(len(self._rooms), 'room')}: {change.summary()}",
                     )
                 before = reading
 
