@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import Any
 
@@ -20,7 +21,7 @@ from softlan.invite_cli import invite
 from softlan.lab.cli import command as demo
 from softlan.observe.cli import capture
 from softlan.observe.counters import DROP_COUNTERS
-from softlan.observe.local import UNKNOWN_SNAPSHOT, PartStatus, fault_in, need_local_sockets, read_all
+from softlan.observe.local import PartStatus, fault_in, need_local_sockets, read_all, why_untold
 from softlan.observe.watch import watch
 from softlan.parts import reported, version_option
 from softlan.relay.admin_cli import admin
@@ -100,12 +101,11 @@ def _print_part(part: PartStatus) -> None:
 
 
 def _lines(part: PartStatus) -> list[str]:
-    if fault := fault_in(part.status):
-        return [f"{fault}; its log says more"]
-    try:
-        return _of_relay(part.status) if part.part == "relay" else _of_session(part.status)
-    except (KeyError, TypeError, ValueError, AttributeError):
-        return [UNKNOWN_SNAPSHOT]
+    # A part of another version may tell other things.
+    with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):
+        if fault_in(part.status) is None:
+            return _of_relay(part.status) if part.part == "relay" else _of_session(part.status)
+    return [why_untold(part.status)]
 
 
 def _of_relay(status: dict[str, Any]) -> list[str]:

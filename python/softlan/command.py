@@ -171,8 +171,10 @@ class InvitedOption(click.Option):
         if answers.values.get(name) is not None:
             answers.used.add(name)
             return answers.values[name], answers.source
+        if name not in _OF_ONE_RELAY:
+            return value, source
         own, invited = _relay_of(ctx, source), answers.values["server_name"]
-        if name not in _OF_ONE_RELAY or own is None or own.casefold() == invited.casefold():
+        if own is None or own.casefold() == invited.casefold():
             return value, source
         if answers.values[_OF_ONE_RELAY[name]] is None:
             what = self.opts[0].lstrip("-")

@@ -14,7 +14,7 @@ from typing import TypeAlias
 from rich.text import Text
 
 from softlan.observe.counters import format_rate
-from softlan.observe.local import UNKNOWN_SNAPSHOT, PartStatus, fault_in
+from softlan.observe.local import PartStatus, fault_in, why_untold
 from softlan.observe.overview import (
     Overview,
     PeerView,
@@ -137,9 +137,7 @@ class Screen:
             elif view is not None:
                 found += _session(part, seen, view, width)
             else:
-                fault = fault_in(part.status)
-                words = f"{fault}; its log says more" if fault else UNKNOWN_SNAPSHOT
-                found += [_title(part, ""), Text(words, _BAD)]
+                found += [_title(part, ""), Text(why_untold(part.status), _BAD)]
         return found
 
     def _relay(self, part: PartStatus, seen: _Seen, view: RelayView, width: int) -> list[Text]:

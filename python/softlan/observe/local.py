@@ -31,7 +31,6 @@ from softlan.observe.logs import log_event
 from softlan.texts import harmless
 
 __all__ = [
-    "UNKNOWN_SNAPSHOT",
     "LocalServer",
     "LocalSocket",
     "PartStatus",
@@ -44,6 +43,7 @@ __all__ = [
     "read_snapshot",
     "runtime_directories",
     "runtime_directory",
+    "why_untold",
 ]
 
 logger = logging.getLogger(__name__)
@@ -226,14 +226,20 @@ def need_local_sockets(hint: str = "what a part does, it says in its own window 
         )
 
 
-UNKNOWN_SNAPSHOT = "it tells what this version of softlan does not understand"
-"""Of a part of another version."""
-
-
 def fault_in(status: Mapping[str, Any]) -> str | None:
     """Say that a part could not take its snapshot, on one line; None where it could."""
     error = status.get("error")
     return None if error is None else f"it cannot tell how it does: {harmless(str(error))}"
+
+
+def why_untold(status: Mapping[str, Any]) -> str:
+    """Say why there is nothing to show of a part's snapshot: it could not take one, or is of another version."""
+    fault = fault_in(status)
+    return (
+        f"{fault}; its log says more"
+        if fault
+        else "it tells what this version of softlan does not understand"
+    )
 
 
 def read_all() -> list[PartStatus]:

@@ -40,7 +40,6 @@ __all__ = [
     "kept_dev_certificate",
     "load_certificate",
     "make_dev_certificate",
-    "warn_of_expiry",
     "watch_expiry",
     "write_der",
 ]
@@ -191,12 +190,12 @@ def load_certificate(
         loaded = replace(_server_certificate(chain, key), file=certificate_path)
     except UNUSABLE as error:
         raise ConfigError(f"the certificate in {certificate_path} cannot be used: {error}") from error
-    warn_of_expiry(loaded, _utc(now))
+    _warn_of_expiry(loaded, _utc(now))
     _warn_of_authority(chain[0], certificate_path)
     return loaded
 
 
-def warn_of_expiry(certificate: ServerCertificate, now: datetime.datetime) -> None:
+def _warn_of_expiry(certificate: ServerCertificate, now: datetime.datetime) -> None:
     """Log that a certificate has expired or will within two weeks of `now`, if so."""
     left = certificate.not_after - now
     if left > EXPIRY_WARNING:
@@ -216,7 +215,7 @@ async def watch_expiry(shown: Callable[[], ServerCertificate], *, every_s: float
     """Look every so often, in seconds, whether the certificate that is shown then is about to end, and warn each time; does not return."""
     while True:
         await asyncio.sleep(every_s)
-        warn_of_expiry(shown(), _utc(None))
+        _warn_of_expiry(shown(), _utc(None))
 
 
 def write_der(path: Path, certificate: ServerCertificate) -> None:
