@@ -27,6 +27,7 @@ from softlan.lab.namespaces import ensure_namespaces
 from softlan.lab.party import usual_party
 from softlan.lab.scene import Scene, watched
 from softlan.lab.soak import Fault, Outcome, soak
+from softlan.texts import several
 
 DOCS = Path(__file__).parents[1] / "docs" / "reliability.md"
 HEAD = (
@@ -65,7 +66,7 @@ def row(told: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def things(words: Sequence[str]) -> str:
-    return f"{len(words)} things" if len(words) > 1 else "1 thing" if words else "nothing"
+    return several(len(words), "thing") if words else "nothing"
 
 
 def table(figures: Sequence[Mapping[str, Any]], bad: Sequence[str]) -> str:
