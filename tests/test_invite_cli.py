@@ -1,6 +1,7 @@
 """`softlan invite` beside real relays on loopback, and from options alone."""
 
 import contextlib
+import datetime
 import json
 import os
 import subprocess
@@ -10,6 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from softlan import qr
 from softlan.control.keys import Invite as IssuedKey
@@ -108,6 +114,36 @@ def test_that_invites_end_with_the_relay_is_said_beside_any_address(tmp_path):
     with running(tmp_path):
         for more in ([], ["--host", "other.example.org"]):
             assert "made anew at each start" in softlan(tmp_path, "invite", "a", *more).stderr, more
+
+
+def certified(path: Path, name: str) -> Path:
+    """A certificate of an authority for one name, in one file with its key."""
+    key, of_authority = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+    subject, issuer = (x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, each)]) for each in (name, "CA"))
+    start = datetime.datetime.now(datetime.UTC)
+    end = start + datetime.timedelta(days=90)
+    made = (
+        x509.CertificateBuilder(issuer, subject, key.public_key(), 1, start, end)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        .sign(of_authority, hashes.SHA256())
+    )
+    path.touch(mode=0o600)
+    form = (Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    path.write_bytes(key.private_bytes(*form) + made.public_bytes(Encoding.PEM))
+    return path
+
+
+def test_an_invite_for_another_address_of_the_relay_has_the_pin_it_needs(tmp_path):
+    both = str(certified(tmp_path / "both.pem", "party.example.org"))
+    with running(tmp_path, "--cert", both, "--key", both):
+        assert parse_invite(softlan(tmp_path, "invite", "a").stdout).pins == ()
+        made = softlan(tmp_path, "invite", "a", "--host", "other.example.org")
+        assert len(parse_invite(made.stdout).pins) == 1
+        assert "not for other.example.org" in made.stderr
+    with running(tmp_path, "--cert", both, "--key", both, "--public-host", "192.0.2.1"):
+        made = softlan(tmp_path, "invite", "a", "--host", "party.example.org")
+        assert parse_invite(made.stdout).pins == ()
+        assert "note:" not in made.stderr
 
 
 def test_who_is_refused_for_good_ends_with_a_status_of_its_own(relay):

@@ -113,24 +113,28 @@ def _from_options(wish: _Wish, pins: tuple[str, ...], key: str | None) -> _Made:
 def _from_relay(wish: _Wish) -> _Made:
     from softlan.relay.admin import AskInvite
     from softlan.relay.admin_cli import ask
+    from softlan.relay.whereabouts import needed_pins
 
     found = _running(wish.pid)
     where = found["invite"]
     room = wish.room or _only_room(where)
-    notes: list[str] = [*(() if wish.host else where["address_notes"]), *where["notes"]]
     relay = _relay(wish.host, where, found["listen"])
+    pins, about_address = where["pins"], where["address_notes"]
+    if wish.host:
+        pins, about_address = needed_pins(relay, where["all_pins"], where["certified_names"])
+    notes: list[str] = [*about_address, *where["notes"]]
     if where["only"] and room not in where["rooms"]:
         raise ConfigError(f"the relay does not serve room {room}: it has {', '.join(where['rooms'])}")
     is_open = where["rooms"].get(room, where["open_rooms"])
     if is_open and not (wish.gateway or wish.once or wish.expires_s is not None):
-        return _Made(invite=Invite(relay.host, relay.port, room, tuple(where["pins"])), notes=tuple(notes))
+        return _Made(invite=Invite(relay.host, relay.port, room, tuple(pins)), notes=tuple(notes))
     asked = AskInvite(room=room, gateway=wish.gateway, expires_s=wish.expires_s or 86400.0, once=wish.once)
     done = ask(asked, found["pid"])
     if not done["lasting"]:
         notes.append("the relay keeps no --state, so the invite is void once it restarts")
     if is_open:
         notes.append(f"room {room} is open: who knows its name needs no invite")
-    made = Invite(relay.host, relay.port, done["room"], tuple(where["pins"]), done["key"])
+    made = Invite(relay.host, relay.port, done["room"], tuple(pins), done["key"])
     return _Made(invite=made, expires=done["expires"], notes=tuple(notes))
 
 

@@ -35,15 +35,20 @@ class Inviting:
     @property
     def whereabouts(self) -> Whereabouts:
         """Where players reach it, as far as is known now."""
-        shown = self.relay.certificate
         return find_whereabouts(
             self.relay.local_address,
             self.public,
             pins=tuple(self.pins.all),
-            certified_names=None if shown.self_issued else shown.names,
+            certified_names=self.certified_names,
             kept=self.kept,
             own=own_addresses(),
         )
+
+    @property
+    def certified_names(self) -> tuple[str, ...] | None:
+        """The names that an authority vouches for; None where none does."""
+        shown = self.relay.certificate
+        return None if shown.self_issued else shown.names
 
     @property
     def rooms(self) -> Mapping[str, bool]:
@@ -61,7 +66,8 @@ class Inviting:
         """Give what `softlan invite` needs, as a part of the status."""
         found = self.whereabouts
         relay = None if found.relay is None else str(found.relay)
-        told = {"relay": relay, "pins": found.pins}
+        told: dict[str, Any] = {"relay": relay, "pins": found.pins}
+        told |= {"all_pins": self.pins.all, "certified_names": self.certified_names}
         told |= {"address_notes": found.address_notes, "notes": found.other_notes}
         rooms = {"rooms": dict(self.rooms), "open_rooms": self.open_rooms, "only": bool(self.allowed)}
         return {**told, **rooms}

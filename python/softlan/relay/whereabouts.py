@@ -9,12 +9,13 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import socket
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from softlan.config import HostPort, parse_host_port
 from softlan.invite import Invite
 
-__all__ = ["Whereabouts", "find_whereabouts", "own_addresses"]
+__all__ = ["Whereabouts", "find_whereabouts", "needed_pins", "own_addresses"]
 
 _ELSEWHERE = (("192.0.2.1", socket.AF_INET), ("2001:db8::1", socket.AF_INET6))
 """Documentation addresses (RFC 5737, RFC 3849) that are routed by default, if anything is; nothing is sent there."""
@@ -78,20 +79,34 @@ def find_whereabouts(
                 f"{best} is good in this machine's own network only; for players elsewhere give your public name or address"
                 " with --public-host NAME, and let the router forward the UDP port"
             )
-    if certified_names is not None and relay is not None and _is_certified(relay.name, certified_names):
-        pins = ()  # A renewed certificate may have another key; its authority and name say enough.
-    elif certified_names is not None:
-        about_address.append(
-            f"the certificate is not for {relay.host if relay else 'that name'}, so invites carry its key's pin and end with the key"
-        )
-    elif not kept:
+    needed, about_pins = needed_pins(relay, pins, certified_names)
+    if certified_names is None and not kept:
         others = (
             "the certificate is made anew at each start, and invites end with it: keep it with --state DIR",
         )
-    return Whereabouts(relay=relay, pins=pins, address_notes=tuple(about_address), other_notes=others)
+    return Whereabouts(
+        relay=relay, pins=needed, address_notes=(*about_address, *about_pins), other_notes=others
+    )
 
 
-def _is_certified(name: str, names: tuple[str, ...]) -> bool:
+def needed_pins(
+    relay: HostPort | None, pins: Sequence[str], certified_names: Collection[str] | None
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Choose the pins that an invite for this address of the relay needs, and say what its operator should know of them. Pure.
+
+    `pins` are all the relay has, `certified_names` as for `find_whereabouts`.
+    """
+    if certified_names is None:
+        return tuple(pins), ()
+    if relay is not None and _is_certified(relay.name, certified_names):
+        return (), ()  # A renewed certificate may have another key; its authority and name say enough.
+    name = relay.host if relay else "that name"
+    return tuple(pins), (
+        f"the certificate is not for {name}, so invites carry its key's pin and end with the key",
+    )
+
+
+def _is_certified(name: str, names: Collection[str]) -> bool:
     """Compare as peers do: in ASCII, whatever the case, and with `*` for one whole label in front (RFC 6125 section 6.4)."""
     name = name.lower().removesuffix(".")
     _, _, parent = name.partition(".")

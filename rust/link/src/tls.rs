@@ -55,14 +55,21 @@ pub enum Trust<'a> {
 /// The joining side: believes exactly `trust`.
 ///
 /// # Errors
-/// [`LinkError::BadCertificate`] when nothing is given to trust or a certificate cannot be parsed.
+/// [`LinkError::BadCertificate`] when nothing is given to trust, or none of the certificates can be parsed.
 pub fn client_config(trust: Trust<'_>) -> Result<(QuicClientConfig, Verdict), LinkError> {
     let bad = |e: &dyn std::fmt::Display| LinkError::BadCertificate(e.to_string());
     let believed = match trust {
         Trust::Roots(roots) => {
             let mut store = RootCertStore::empty();
+            let mut unread = None;
             for root in roots {
-                store.add(CertificateDer::from(root.as_slice())).map_err(|e| bad(&e))?;
+                // A machine's store may hold one that webpki cannot read. It verifies nothing, and the others do.
+                if let Err(error) = store.add(CertificateDer::from(root.as_slice())) {
+                    unread = Some(error);
+                }
+            }
+            if let Some(error) = unread.filter(|_| store.is_empty()) {
+                return Err(bad(&error));
             }
             Believed::Chain(
                 WebPkiServerVerifier::builder_with_provider(Arc::new(store), provider())

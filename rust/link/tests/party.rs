@@ -296,6 +296,19 @@ async fn trust_failures_say_what_is_wrong() {
 }
 
 #[tokio::test]
+async fn one_authority_that_cannot_be_read_leaves_the_others() {
+    let relay = Relay::start();
+    let endpoint =
+        Endpoint::client(SocketAddr::from(([127, 0, 0, 1], 0)), &TransportSettings::default()).unwrap();
+    let roots = [b"no certificate".to_vec(), relay.certificate.clone()];
+    let (link, _) = tokio::join!(
+        endpoint.connect(relay.endpoint.local_address(), NAME, Trust::Roots(&roots), PATIENCE),
+        timeout(PATIENCE, relay.endpoint.accept()),
+    );
+    link.expect("the other one is the relay's");
+}
+
+#[tokio::test]
 async fn a_certificate_that_is_no_server_s_is_not_called_another_relay_s() {
     // What `openssl req -x509` makes if not told otherwise.
     let mut params = rcgen::CertificateParams::new(vec![NAME.into()]).unwrap();
