@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 from collections.abc import AsyncIterator
 
@@ -182,7 +181,7 @@ async def test_pins_in_place_of_names_and_overlapping_while_the_key_changes(empt
     said = await refused(stranger.part, 1)
     assert "pin" in said
 
-    shutil.copy(following, present)
+    following.replace(present)
     since = relay.program.mark()
     relay.program.send_signal(signal.SIGHUP)
     await relay.program.event("certificate.loaded", since=since)

@@ -14,7 +14,7 @@ import sys
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -27,7 +27,7 @@ from serving import serving, until
 
 from softlan.client import Session
 from softlan.errors import ConfigError, TrustError, TrustFault
-from softlan.relay import cli, server
+from softlan.relay import certificates, cli, server
 from softlan.relay.access_options import AccessChoices
 from softlan.relay.admin import Pins
 from softlan.relay.certificates import (
@@ -165,6 +165,37 @@ def test_it_is_made_anew_with_the_same_key_when_it_is_for_another_name(tmp_path,
     assert f"is for {NAME}" in caplog.text
 
 
+@pytest.mark.parametrize(
+    "key",
+    [ed25519.Ed25519PrivateKey.generate(), rsa.generate_private_key(65537, 2048)],
+    ids=["ed25519", "rsa"],
+)
+def test_a_key_of_the_operators_own_stays_whatever_its_kind(tmp_path, key):
+    """As when the files of another certificate were put into the place of the kept one."""
+    path = tmp_path / "state.pem"
+    given = make_dev_certificate(NAME, key=key)
+    path.touch(mode=0o600)
+    path.write_bytes(certificates._pem(given))
+    again = kept_dev_certificate(path, "other.local")
+    assert again.pin == given.pin
+    assert kept_dev_certificate(path, "other.local") == again
+
+
+def test_a_key_that_no_relay_uses_is_left_alone(tmp_path):
+    key = ed448.Ed448PrivateKey.generate()
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, NAME)])
+    made = x509.CertificateBuilder(name, name, key.public_key(), 1, now() - YEAR, now() + YEAR).sign(
+        key, None
+    )
+    path = tmp_path / "state.pem"
+    path.touch(mode=0o600)
+    form = (Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    path.write_bytes(before := key.private_bytes(*form) + made.public_bytes(Encoding.PEM))
+    with pytest.raises(ConfigError, match="is for no name, not for"):
+        kept_dev_certificate(path, "other.local")
+    assert path.read_bytes() == before
+
+
 def test_a_clock_that_is_off_ends_no_pin(tmp_path, caplog):
     path = tmp_path / "state.pem"
     made = kept_dev_certificate(path, NAME)
@@ -236,7 +267,9 @@ def test_the_next_certificate_may_take_the_present_ones_place(tmp_path, caplog):
     assert der.read_bytes() == following.leaf
     assert pins.all == [following.pin]
     assert "the former certificate stays" not in caplog.text
-    assert "not the one to follow it" in caplog.text
+    assert "next.pem of --next-cert is not there" in caplog.text
+    # So it goes at the next start with the same options.
+    assert Pins(following.pin, AccessChoices(next_cert=next_path).next_pins).all == [following.pin]
 
 
 def test_another_key_is_noticed(tmp_path):

@@ -78,12 +78,22 @@ class AccessChoices:
     def next_pins(self) -> list[str]:
         """Say the pins of the certificates that come next.
 
-        Raises ConfigError: the file cannot be read or holds no certificate.
+        A file that is not there any more, as when it was moved into the present one's place, is told in the log alone: a relay that does
+        not start for it helps nobody. Raises ConfigError: the file cannot be read or holds no certificate.
         """
         if self.next_cert is None:
             return []
         try:
             return [public_key_pin(x509.load_pem_x509_certificates(self.next_cert.read_bytes())[0])]
+        except FileNotFoundError:
+            log_event(
+                logger,
+                Event.CERTIFICATE_FAILED,
+                f"{self.next_cert} of --next-cert is not there: invites carry the present certificate's pin alone",
+                file=str(self.next_cert),
+                hint="leave --next-cert out at the next start, if it has taken the present one's place",
+            )
+            return []
         except OSError as error:
             raise ConfigError(f"cannot read {self.next_cert}: {error.strerror or error}") from error
         except UNUSABLE as error:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -57,6 +57,9 @@ EXPIRY_WARNING = datetime.timedelta(days=14)
 _LOOK_S = 86400.0
 """How often a running relay looks when its certificate ends: seconds, a day."""
 
+_TlsKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
+"""The kinds of key that TLS 1.3 here signs with."""
+
 _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)", re.IGNORECASE)
 _MAX_COMMON_NAME = 64  # ub-common-name, RFC 5280 appendix A.1
 
@@ -91,7 +94,7 @@ class ServerCertificate:
 def make_dev_certificate(
     name: str,
     *,
-    key: ec.EllipticCurvePrivateKey | None = None,
+    key: _TlsKey | None = None,
     now: datetime.datetime | None = None,
 ) -> ServerCertificate:
     """Make a self-signed certificate for one DNS name or IP address, and its key (ECDSA on P-256) if none is given.
@@ -117,7 +120,8 @@ def make_dev_certificate(
         .add_extension(_signs_handshakes_only(), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .sign(key, hashes.SHA256())
+        # Ed25519 has its hash built in (RFC 8032).
+        .sign(key, None if isinstance(key, ed25519.Ed25519PrivateKey) else hashes.SHA256())
     )
     return _server_certificate([certificate], key)
 
@@ -135,9 +139,15 @@ def kept_dev_certificate(path: Path, name: str, *, now: datetime.datetime | None
         kept = load_certificate(path, path, now=moment)
         if _canonical(name) in map(_canonical, kept.names):
             return kept
-        why = f"the kept one is for {', '.join(kept.names) or 'no name'}"
+        names = ", ".join(kept.names) or "no name"
+        why = f"the kept one is for {names}"
         former = load_der_private_key(kept.key, password=None)
-        key = former if isinstance(former, ec.EllipticCurvePrivateKey) else None
+        if not isinstance(former, _TlsKey):
+            raise ConfigError(
+                f"{path} is for {names}, not for {name}, and its key is of a kind that relays do not use",
+                hint="move that file away, or give a certificate of your own with --cert and --key",
+            )
+        key = former
     else:
         why = "none was kept"
     made = make_dev_certificate(name, key=key, now=moment)

@@ -294,7 +294,7 @@ def _reload(running: Relay, load: Callable[[], ServerCertificate], der_out: Path
             logger,
             Event.CERTIFICATE_FAILED,
             f"the certificate was read again, but not the one to follow it: {error}",
-            hint="start the relay without --next-cert next time, if that has taken its place",
+            hint=error.hint,
         )
     try:
         _write_der(der_out, fresh)
