@@ -237,6 +237,11 @@ class Connection:
         """Wait until path MTU discovery has settled, `timeout` at most; give the largest datagram payload."""
     def silence(self, limit: float) -> Awaitable[None]:
         """Wait until nothing has arrived for `limit` seconds, or the connection has ended."""
+    def heard(self, *, timeout: float) -> Awaitable[bool]:
+        """Ask the other end for a sign of life and wait, `timeout` seconds at most, until it says anything.
+
+        False where it did not, or the connection has ended.
+        """
     def open_control(self) -> Awaitable[None]: ...
     def accept_control(self) -> Awaitable[None]: ...
     def read_control(self, limit: int) -> Awaitable[bytes]:

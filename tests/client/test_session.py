@@ -104,7 +104,7 @@ async def test_who_is_in_the_room_comes_back_from_a_connection_without_its_strea
 
 
 class _Line(asyncio.DatagramProtocol):
-    """A relay's UDP, which can lose everything, or everything of connections begun since but their handshakes."""
+    """A relay's UDP, which can lose everything, or everything but handshakes, those of connections begun since or of all."""
 
     def __init__(self, relay):
         self.relay, self.player, self.mode, self.known = relay, None, "whole", b""
@@ -121,29 +121,81 @@ class _Line(asyncio.DatagramProtocol):
         is_short = not data[0] & 0x80
         if is_short and self.mode == "whole":
             self.known = data[1:3]
-        if self.mode == "dead" or (self.mode == "old" and is_short and data[1:3] != self.known):
-            return
-        self.transport.sendto(data, self.player)
+        passes = {"whole": True, "dead": False, "handshakes": not is_short}
+        if passes.get(self.mode, not is_short or data[1:3] == self.known):
+            self.transport.sendto(data, self.player)
+
+
+@contextlib.asynccontextmanager
+async def line_to(relay):
+    """A line to a relay, and what to join it by."""
+    host, port = relay.local_address.rsplit(":", 1)
+    transport, line = await asyncio.get_running_loop().create_datagram_endpoint(
+        lambda: _Line((host, int(port))), local_addr=("127.0.0.1", 0)
+    )
+    with contextlib.closing(transport):
+        yield line, "{}:{}".format(*transport.get_extra_info("sockname"))
+
+
+@pytest.mark.parametrize("dead_s", [session._SILENCE_S + 0.1, 1.8])
+async def test_a_line_that_is_dead_for_less_than_the_idle_timeout_costs_no_connection(monkeypatch, dead_s):
+    async with (
+        serving(RelayConfig(listen="127.0.0.1:0")) as relay,
+        line_to(relay) as (line, address),
+        join(address) as joined,
+    ):
+        inner, doubts = joined._inner, []
+        connect = session.RelaySession._connect_beside
+
+        async def doubt(*arguments):
+            doubts.append(arguments)
+            return await connect(*arguments)
+
+        monkeypatch.setattr(session.RelaySession, "_connect_beside", doubt)
+        before = inner.connection
+        line.mode = "dead"
+        await asyncio.sleep(dead_s)
+        line.mode = "whole"
+        await until(lambda: doubts)
+        await asyncio.sleep(session._RECONNECT_S + 1)  # whatever was begun in doubt has come to its end
+        assert inner.connection is before
+        assert (inner.joins, relay.peer_count) == (1, 1)
+
+
+async def test_who_was_replaced_does_not_come_back_for_its_place(monkeypatch):
+    """A session that is busy in that moment sees that its connection is silent before it reads why."""
+    closed = session.RelaySession._closed
+
+    async def late(*arguments):
+        await asyncio.sleep(0.5)
+        return await closed(*arguments)
+
+    monkeypatch.setattr(session.RelaySession, "_closed", late)
+    async with serving(RelayConfig(listen="127.0.0.1:0")) as relay, join(relay.local_address) as joined:
+        (peer,) = relay._peers.values()
+        peer.channel.connection.close(Code.REPLACED.number, Code.REPLACED.meaning)
+        await until(joined._running.done)
+        assert isinstance(joined._failure, RejectedError)
+        assert (joined._inner.joins, relay.peer_count) == (1, 0)
 
 
 async def test_a_session_is_not_ended_by_its_own_second_connection(monkeypatch):
     """The relay lets the second connection in and tells the first that it was replaced; the welcome is lost on the way."""
-    monkeypatch.setattr(session, "_WELCOME_S", 1.0)
-    async with serving(RelayConfig(listen="127.0.0.1:0")) as relay:
-        host, port = relay.local_address.rsplit(":", 1)
-        transport, line = await asyncio.get_running_loop().create_datagram_endpoint(
-            lambda: _Line((host, int(port))), local_addr=("127.0.0.1", 0)
-        )
-        with contextlib.closing(transport):
-            async with join("{}:{}".format(*transport.get_extra_info("sockname"))) as joined:
-                await until(lambda: joined.connected and relay.peer_count == 1)
-                await asyncio.sleep(0.2)  # so that the line has seen the connection's id
-                line.mode = "dead"
-                await asyncio.sleep(session._SILENCE_S + 0.1)
-                line.mode = "old"
-                await until(lambda: not joined.connected)
-                line.mode = "whole"
-                await until(lambda: joined.connected)
+    monkeypatch.setattr(session, "_BUDGET_S", 0.1)
+    async with (
+        serving(RelayConfig(listen="127.0.0.1:0")) as relay,
+        line_to(relay) as (line, address),
+        join(address) as joined,
+    ):
+        await until(lambda: joined.connected and relay.peer_count == 1)
+        await asyncio.sleep(0.2)  # so that the line has seen the connection's id
+        before = set(relay._peers)
+        line.mode = "handshakes"
+        await until(lambda: relay._peers and not before & set(relay._peers))
+        line.mode = "old"
+        await until(lambda: not joined.connected)
+        line.mode = "whole"
+        await until(lambda: joined.connected)
 
 
 async def test_a_room_that_cannot_be_used_leaves_no_connection(monkeypatch):

@@ -76,6 +76,9 @@ _MAX_NOTICES = 32
 _SILENCE_S = 1.0
 """Two keep-alives without an answer: time to try a second connection."""
 
+_ANSWER_S = 0.1
+"""How long the silent connection has to answer once a second one has found the relay; three round trips where those are longer."""
+
 _MAX_AWAY_S = 600.0
 """A relay that says it will be away for longer is asked again after this long all the same."""
 
@@ -123,6 +126,15 @@ class _Joined:
 
     channel: ControlChannel
     welcome: Welcome
+
+
+@dataclass(slots=True)
+class _Beside:
+    """What a second connection, which is tried beside a silent one, has to do with that."""
+
+    former: Connection
+    asked: bool = False
+    """Whether the relay was asked in over the second one: from then on it may have the former one's place."""
 
 
 class SessionHandler(Protocol):
@@ -246,13 +258,13 @@ class RelaySession:
         finally:
             await _cancel(stopping, joining)
 
-    async def _join(self) -> _Joined:
-        """Connect and be admitted."""
+    async def _join(self, beside: _Beside | None = None) -> _Joined:
+        """Connect and be admitted; `beside` a connection that is silent, if that stays so."""
         key = self.config.key
         if key is not None and self._secret is None:
             # Before connecting: it takes a while, and the relay waits only so long for the hello.
             self._secret = await asyncio.to_thread(key.secret, self.config.room)
-        connection = await self._connect()
+        connection = await (self._connect() if beside is None else self._connect_beside(beside))
         channel = ControlChannel(connection)
         try:
             return _Joined(channel, await self._ask_in(channel))
@@ -333,6 +345,24 @@ class RelaySession:
             raise
         finally:
             doubting.cancel()
+
+    async def _connect_beside(self, beside: _Beside) -> Connection:
+        """Connect while another connection is silent; raises when that one answers again before this one is of use."""
+        hearing = asyncio.ensure_future(beside.former.heard(timeout=self.config.idle_timeout_s))
+        try:
+            connection = await self._connect()
+            try:
+                # The relay is there. If it knows the former connection, it answers over that one, too.
+                patience = max(_ANSWER_S, 3 * connection.rtt)
+                if (hearing.done() and hearing.result()) or await beside.former.heard(timeout=patience):
+                    raise RelayUnreachableError("the former connection is heard again, and stays")
+            except BaseException:
+                connection.close(Code.GOODBYE.number, "")
+                raise
+        finally:
+            hearing.cancel()
+        beside.asked = True
+        return connection
 
     async def _try(self, addresses: list[str]) -> Connection:
         """Try a relay's addresses until one answers or the time is over; `addresses` may grow meanwhile.
@@ -415,38 +445,42 @@ class RelaySession:
         """Be in the room until `stop`, or until the connection ends or another has taken its place.
 
         When the relay has been silent for too long to be well, a second connection is tried beside the first: a relay that was restarted
-        knows nothing of the first, and one that is only slow loses nothing by it.
+        knows nothing of the first. One that was slow, or out of reach, for a moment answers over the first again, which is kept then.
         """
         channel = joined.channel
         listening = asyncio.ensure_future(self._listen(channel))
         reporting = asyncio.ensure_future(self._report(channel))
         doubting: asyncio.Future[None] = asyncio.ensure_future(channel.connection.silence(_SILENCE_S))
         successor: asyncio.Task[_Joined] | None = None
+        beside: _Beside | None = None
         try:
             self._enter(joined)
             while True:
                 doubt: asyncio.Future[Any] = doubting if successor is None else successor
-                await asyncio.wait((listening, stopping, doubt), return_when=asyncio.FIRST_COMPLETED)
+                # A connection that has ended is silent, too; what ended it is told by the one who listens.
+                doubts = [] if doubt is doubting and doubting.done() else [doubt]
+                await asyncio.wait((listening, stopping, *doubts), return_when=asyncio.FIRST_COMPLETED)
                 if stopping.done():
                     await self._say_goodbye(joined)
                     return "stopped"
-                is_doubled = successor is not None
+                is_doubled = successor is not None and beside is not None and beside.asked
                 if successor is not None and successor.done():
                     if successor.exception() is None:
                         log_event(logger, Event.SESSION_MOVED, "the relay answers again, on a new connection")
                         return successor.result()
                     successor, doubting = None, asyncio.ensure_future(channel.connection.silence(_SILENCE_S))
                 if listening.done():
+                    reason = _reason(listening, is_doubled=is_doubled)
                     if (
                         successor is not None
                         and (came := await self._wait_for(successor, stopping)) is not None
                     ):
                         return came
-                    reason = _reason(listening, is_doubled=is_doubled)
                     log_event(logger, Event.SESSION_LOST, f"connection lost: {reason}", reason=reason)
                     return reason
-                if successor is None and doubting.done():
-                    successor = asyncio.create_task(self._join())
+                if successor is None and doubting.done() and not channel.connection.ended:
+                    beside = _Beside(channel.connection)
+                    successor = asyncio.create_task(self._join(beside))
         finally:
             # Before a successor is entered too: who left the room in between must not be remembered.
             self.connection = None

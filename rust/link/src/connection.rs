@@ -57,6 +57,16 @@ fn unmapped(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
+/// How often somebody who waits for a sign of life looks for it.
+const LISTENING_STEP: Duration = Duration::from_millis(10);
+
+/// A count that grows with whatever the peer says. What arrives and is not the peer's own, as anybody's rubbish or the resets of a relay
+/// that does not know the connection, is not among it.
+fn signs_of_life(stats: &ConnectionStats) -> u64 {
+    let frames = &stats.frame_rx;
+    frames.acks + frames.ping + frames.datagram + frames.stream
+}
+
 /// How long a measured MTU must stay unchanged, beyond three round trips, to count as settled.
 const MTU_QUIET: Duration = Duration::from_millis(60);
 
@@ -169,12 +179,34 @@ impl Connection {
         let (mut last, mut since) = (None, Instant::now());
         while since.elapsed() < limit {
             let Ok(stats) = self.stats() else { return };
-            let arrived = Some(stats.udp_rx.datagrams);
+            let arrived = Some(signs_of_life(&stats));
             if arrived != last {
                 (last, since) = (arrived, Instant::now());
             }
             sleep(limit / 5).await;
         }
+    }
+
+    /// Asks the peer for a sign of life (PING, RFC 9000 section 19.2) and waits, `limit` at most, until it says anything. `false` where it
+    /// did not, or the connection has ended.
+    pub async fn heard(&self, limit: Duration) -> bool {
+        let before = {
+            let mut state = self.link.state();
+            state.proto.ping();
+            signs_of_life(&state.proto.stats())
+        };
+        self.link.wake();
+        let deadline = Instant::now() + limit;
+        while let Ok(stats) = self.stats() {
+            if signs_of_life(&stats) != before {
+                return true;
+            }
+            if Instant::now() >= deadline {
+                break;
+            }
+            sleep(LISTENING_STEP.min(limit)).await;
+        }
+        false
     }
 
     /// Opens the control stream (the joining side).

@@ -333,6 +333,16 @@ async fn nobody_listening_is_a_time_out() {
 }
 
 #[tokio::test]
+async fn a_peer_that_is_there_gives_a_sign_of_life_when_asked() {
+    let relay = Relay::start();
+    let ann = relay.join(1, Role::Client(mac(1))).await;
+    assert!(ann.near.heard(PATIENCE).await);
+    ann.far.close(0, "");
+    ann.near.closed().await;
+    assert!(!ann.near.heard(PATIENCE).await);
+}
+
+#[tokio::test]
 async fn the_budget_settles_above_quics_minimum() {
     let relay = Relay::start();
     let ann = relay.join(1, Role::Client(mac(1))).await;

@@ -238,6 +238,12 @@ impl PyConnection {
         })
     }
 
+    #[pyo3(signature = (*, timeout))]
+    fn heard<'py>(&self, py: Python<'py>, timeout: f64) -> PyResult<Bound<'py, PyAny>> {
+        let limit = seconds(timeout)?;
+        self.wait(py, move |c| async move { Ok(c.heard(limit).await) })
+    }
+
     fn open_control<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         self.wait(py, |c| async move { c.open_control().await })
     }

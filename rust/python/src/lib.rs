@@ -15,7 +15,7 @@ use pyo3::prelude::*;
 
 #[pymodule]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    awaits::init();
+    awaits::init(module.py())?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     convert::register(module)?;
     frames::register(module)?;
