@@ -2,6 +2,7 @@
 
 import os
 import stat
+import sys
 
 import pytest
 
@@ -39,6 +40,19 @@ def test_a_failure_leaves_what_was_there(tmp_path, monkeypatch):
         write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["file"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="directories are POSIX's")
+def test_the_new_name_is_on_the_disk_too(tmp_path, monkeypatch):
+    path, synced = tmp_path / "file", []
+
+    def spy(handle, fsync=os.fsync):
+        fsync(handle)
+        synced.append((stat.S_ISDIR(os.fstat(handle).st_mode), path.exists()))
+
+    monkeypatch.setattr(os, "fsync", spy)
+    write_atomically(path, b"x")
+    assert synced == [(False, False), (True, True)]
 
 
 def test_a_link_keeps_pointing(tmp_path):

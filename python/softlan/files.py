@@ -57,7 +57,7 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o644) -> None:
 
     The file gets `mode` before it gets its content, so a secret is never readable by others, not even for a
     moment. A symbolic link keeps pointing where it does, and what is no regular file (a pipe, /dev/stdout) is
-    simply written to. Raises OSError as the system gives it; `path` is then as it was.
+    simply written to. When this returns the file outlasts a power cut. Raises OSError as the system gives it; `path` is then as it was.
     """
     path = Path(os.path.realpath(path))
     if path.exists() and not path.is_file():
@@ -77,6 +77,19 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o644) -> None:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
+    _keep_names(path.parent)
+
+
+def _keep_names(directory: Path) -> None:
+    """Have what was renamed in a directory outlast a power cut (fsync(2)); Windows and some file systems cannot be asked."""
+    if sys.platform == "win32":
+        return
+    with contextlib.suppress(OSError):
+        handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def is_public(path: Path) -> bool:
