@@ -26,6 +26,7 @@ from softlan.relay.certificates import make_dev_certificate
 from softlan.relay.cli import relay
 from softlan.settings import default_files, key_lines, read_settings, settable_options
 from softlan.texts import MAX_SAID
+from softlan.trust import public_key_pin
 
 PARTS = {"relay": relay, "gateway": gateway, "client": client}
 LINK = "softlan://relay.example.org/PARTY1"
@@ -415,6 +416,7 @@ def test_a_key_file_as_windows_editors_write_it(session_of, tmp_path):
 
 AT_HOME = "relay = 'home.example:443'\n"
 OTHERS = "softlan://other.example/PARTY1"
+MUELLERS = "softlan://xn--mller-kva.example/PARTY1"
 SECRETS = f"pin = ['{PIN}']\nkey = 'home key'\n"
 FILES = "relay-ca-cert = 'relay.der'\nkey-file = 'room.key'\n"
 
@@ -431,6 +433,8 @@ FILES = "relay-ca-cert = 'relay.der'\nkey-file = 'room.key'\n"
         (AT_HOME + FILES, "softlan://home.example/A", True),
         (SECRETS, OTHERS, True),
         (FILES, OTHERS, True),
+        ("relay = '192.0.2.1:443'\nserver-name = 'm\u00fcller.example'\n" + SECRETS, MUELLERS, True),
+        ("relay = '192.0.2.1:443'\nserver-name = 'M\u00dcLLER.example.'\n" + FILES, MUELLERS, True),
     ],
 )
 def test_what_is_for_one_relay_is_not_for_that_of_a_pasted_invite(session_of, capsys, text, invite, is_used):
@@ -438,6 +442,69 @@ def test_what_is_for_one_relay_is_not_for_that_of_a_pasted_invite(session_of, ca
     assert (found.pinned, found.key is not None) == (is_used, is_used)
     assert ("is for home.example, and not used for other.example" in capsys.readouterr().err) == (
         not is_used and "pin=" not in text
+    )
+
+
+SAME_NAME = "softlan://home.example:9999/PARTY1"
+OTHER_PIN = "B" * 42 + "A"
+NO_PIN = AT_HOME + "key = 'home key'\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "invite", "is_used"),
+    [
+        (AT_HOME + SECRETS, SAME_NAME, True),
+        (AT_HOME + SECRETS, f"{SAME_NAME}?pin={PIN}", True),
+        (AT_HOME + SECRETS, f"softlan://192.0.2.1/PARTY1?pin={PIN}", True),
+        (AT_HOME + SECRETS, f"{SAME_NAME}?pin={OTHER_PIN}", False),
+        (AT_HOME + SECRETS, f"softlan://home.example/PARTY1?pin={OTHER_PIN}", False),
+        # Whoever has any of an invite's pins is believed.
+        (AT_HOME + SECRETS, f"{SAME_NAME}?pin={PIN}&pin={OTHER_PIN}", False),
+        (f"invite = 'softlan://home.example/A?pin={PIN}&pin={OTHER_PIN}'\nkey = 'home key'", SAME_NAME, True),
+        (
+            f"invite = 'softlan://home.example/A?pin={PIN}&pin={OTHER_PIN}'\nkey = 'home key'",
+            f"{SAME_NAME}?pin={OTHER_PIN}",
+            True,
+        ),
+        # An authority's certificate is for the name, whatever the port.
+        (NO_PIN, SAME_NAME, True),
+        (NO_PIN, f"{SAME_NAME}?pin={PIN}", False),
+        (NO_PIN, f"softlan://home.example/PARTY1?pin={PIN}", False),
+    ],
+)
+def test_a_relay_is_the_same_by_its_pins_or_else_by_its_name(session_of, capsys, text, invite, is_used):
+    assert (session_of(text, invite).key == parse_key("home key")) is is_used
+    assert capsys.readouterr().err == (
+        ""
+        if is_used
+        else "note: the key in your settings is not used: the invite, though for home.example, has a pin that is not in them;"
+        " if you trust it with the key, give --key as well\n"
+    )
+
+
+def test_a_certificate_in_the_settings_says_its_pin(session_of, tmp_path, capsys):
+    """So that a relay with a certificate of its own is known by an invite, which has the pin."""
+    pin = public_key_pin((tmp_path / "relay.der").read_bytes())
+    assert session_of(AT_HOME + FILES, f"{SAME_NAME}?pin={pin}").key == parse_key("key in a file")
+    assert not capsys.readouterr().err
+    assert session_of(AT_HOME + FILES, f"{SAME_NAME}?pin={OTHER_PIN}").key is None
+    assert "give --key-file as well" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["RELAY", "INVITE"])
+def test_what_is_not_set_is_told_of_no_relay(session_of, monkeypatch, capsys, name):
+    monkeypatch.setenv(f"SOFTLAN_CLIENT_{name}", "home.example:443" if name == "RELAY" else LINK)
+    session_of("", OTHERS)
+    assert not capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["RELAY", "SERVER_NAME"])
+def test_settings_for_a_relay_that_cannot_be_read_are_for_no_other(session_of, monkeypatch, capsys, name):
+    monkeypatch.setenv("SOFTLAN_KEY", "home key")
+    monkeypatch.setenv(f"SOFTLAN_CLIENT_{name}", "home.example:443:1")
+    assert session_of("", OTHERS).key is None
+    assert (
+        "is for a relay whose name cannot be read, and not used for other.example" in capsys.readouterr().err
     )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -18,10 +18,11 @@ from typing import IO, Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from softlan.config import option_type, parse_host_port
+from softlan.config import option_type, parse_host_port, parse_server_name
 from softlan.errors import ConfigError
 from softlan.invite import Invite, parse_invite
 from softlan.settings import Problem, first_default_file, read_settings
+from softlan.trust import UNUSABLE, load_trusted_certificates, parse_pin, public_key_pin
 
 __all__ = [
     "INVITE_ARGUMENT",
@@ -136,18 +137,72 @@ _OF_ONE_RELAY = {"pins": "pins", "relay_ca_cert": "pins", "key": "key", "key_fil
 """Parameters that are for the relay which the same place names, and what of an invite takes their place."""
 
 
-def _relay_of(ctx: click.Context, place: ParameterSource) -> str | None:
-    """Give the name of the relay that the environment or the file is about; None when it names none, or none that can be read."""
-    for name, read in (("server_name", str), ("relay", _relay_name), ("invite", _invited_name)):
-        parameter = next((each for each in ctx.command.params if each.name == name), None)
-        if place is ParameterSource.DEFAULT_MAP:
-            said = (ctx.default_map or {}).get(name)
-        else:
-            said = None if parameter is None else parameter.value_from_envvar(ctx)
-        if isinstance(said, str):
-            with contextlib.suppress(ConfigError):
-                return read(said)
+@dataclass(frozen=True, slots=True)
+class _OwnRelay:
+    """The relay that the environment or the file names: its name as certificates have it, and the pins it is known by there."""
+
+    name: str
+    pins: frozenset[bytes]
+
+    def is_named(self, name: str) -> bool:
+        """Say whether this is its name, too; both in ASCII."""
+        return _folded(self.name) == _folded(name)
+
+    def is_that_of(self, answers: _Answers) -> bool:
+        """Say whether who is believed by the invite is this relay and no other.
+
+        Any of an invite's pins is believed, under whatever name and port, so all must be known here. Without pins it is believed as these
+        settings say, by its name, which is the same relay's at any port.
+        """
+        if pins := answers.values["pins"]:
+            return self.pins.issuperset(map(parse_pin, pins))
+        return self.is_named(answers.values["server_name"])
+
+
+_UNREADABLE = "a relay whose name cannot be read"
+"""In place of a name; nobody has it."""
+
+
+def _own_relay(ctx: click.Context, place: ParameterSource) -> _OwnRelay | None:
+    """Give the relay that the environment or the file is about; None when it names none."""
+    for parameter, read in (
+        ("server_name", parse_server_name),
+        ("relay", _relay_name),
+        ("invite", _invited_name),
+    ):
+        if said := _said(ctx, place, parameter):
+            try:
+                name = read(said)
+            except ConfigError:
+                name = _UNREADABLE
+            return _OwnRelay(name, _own_pins(ctx, place))
     return None
+
+
+def _own_pins(ctx: click.Context, place: ParameterSource) -> frozenset[bytes]:
+    """Give the pins by which the environment or the file knows its relay: its own, its certificate's, or its invite's."""
+    pins: Iterable[str] = ()
+    with contextlib.suppress(ConfigError, *UNUSABLE):
+        if said := _said(ctx, place, "pins"):
+            pins = said
+        elif said := _said(ctx, place, "relay_ca_cert"):
+            pins = map(public_key_pin, load_trusted_certificates(Path(said)))
+        elif said := _said(ctx, place, "invite"):
+            pins = parse_invite(said).pins
+        return frozenset(map(parse_pin, pins))
+    return frozenset()
+
+
+def _said(ctx: click.Context, place: ParameterSource, name: str) -> Any:
+    """Give what the environment or the file says of a parameter, as it stands there; None when it says nothing."""
+    if place is ParameterSource.DEFAULT_MAP:
+        return (ctx.default_map or {}).get(name)
+    parameter = next((each for each in ctx.command.params if each.name == name), None)
+    return None if parameter is None else parameter.value_from_envvar(ctx)
+
+
+def _folded(name: str) -> str:
+    return name.casefold().removesuffix(".")
 
 
 def _relay_name(text: str) -> str:
@@ -171,17 +226,26 @@ class InvitedOption(click.Option):
         if answers.values.get(name) is not None:
             answers.used.add(name)
             return answers.values[name], answers.source
-        if name not in _OF_ONE_RELAY:
+        if name not in _OF_ONE_RELAY or source not in _RANK:
             return value, source
-        own, invited = _relay_of(ctx, source), answers.values["server_name"]
-        if own is None or own.casefold() == invited.casefold():
+        own = _own_relay(ctx, source)
+        if own is None or own.is_that_of(answers):
             return value, source
         if answers.values[_OF_ONE_RELAY[name]] is None:
-            what = self.opts[0].lstrip("-")
             click.echo(
-                f"note: the {what} in your settings is for {own}, and not used for {invited}", err=True
+                f"note: the {self.opts[0].lstrip('-')} in your settings is {self._unused(own, answers)}",
+                err=True,
             )
         return () if self.multiple else None, ParameterSource.DEFAULT
+
+    def _unused(self, own: _OwnRelay, answers: _Answers) -> str:
+        invited = answers.values["server_name"]
+        if not own.is_named(invited):
+            return f"for {own.name}, and not used for {invited}"
+        return (
+            f"not used: the invite, though for {invited}, has a pin that is not in them;"
+            f" if you trust it with the key, give {self.opts[0]} as well"
+        )
 
     def process_value(self, ctx: click.Context, value: Any) -> Any:
         """Say, when it is missing, that an invite would do."""
