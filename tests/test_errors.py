@@ -21,7 +21,7 @@ def test_wrong_usage_has_an_exit_code_of_its_own():
 
 
 def test_what_a_relay_refuses_until_a_person_changes_something_has_another():
-    """Units do not start a part again at it; whoever waits for a place, or for a minute after a kick, is to go on trying."""
+    """Units do not start a part again at it; whoever waits for a place, or for the end of a kick or a ban, is to go on trying."""
     final = {code.value for code in Code if RejectedError(code, "no").exit_code == RejectedError.FINAL}
     assert final == {
         "unsupported-protocol",
@@ -32,7 +32,6 @@ def test_what_a_relay_refuses_until_a_person_changes_something_has_another():
         "invite-expired",
         "invite-used",
         "gateway-not-allowed",
-        "banned",
     }
     assert {RejectedError(code, "no").exit_code for code in Code if code.value not in final} == {1}
 

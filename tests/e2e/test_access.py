@@ -133,9 +133,9 @@ async def test_a_banned_player_stays_out_over_a_restart(guarded: Party) -> None:
     assert guarded.relay is not None
     ida = await guarded.start_client("ida", "--key", "correct horse")
     await guarded.relay.admin("ban", "*", ida.station.mac.hex(":"), "--for", "1h")
-    assert await ida.program.wait(10) == 4
+    assert await ida.program.wait(10) == 1
     await guarded.relay.restart()
-    assert "operator" in await refused(ida.part)
+    assert "operator" in await refused(ida.part, 1), "when the ban is over it may come back by itself"
     await guarded.relay.admin("unban", "*", ida.station.mac.hex(":"))
     await ida.start()
 

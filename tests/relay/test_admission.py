@@ -149,6 +149,26 @@ async def test_a_ban_holds_for_a_hello_that_waits(tmp_path: Path, call: Callable
         assert refusal.code is Code.BANNED
 
 
+async def test_who_tries_again_while_banned_uses_up_nothing_of_its_address(
+    tmp_path: Path, call: Callable[[Relay], Caller]
+) -> None:
+    """As a standing service does, every few seconds; whatever key it has, nothing is stretched or counted for it."""
+    rules = Rules(rooms={"R": RoomRule(code="R", key=KEY)})
+    limits = GateLimits(wrong_keys=Rate(1e-6, 1), misbehaved=Rate(1e-6, 1), connections=2)
+    async with keeping(tmp_path, rules, limits) as relay:
+        ann = call(relay)
+        relay.gate.state.bans.add(Ban(room="R", target=str(ANN)), time.time())
+        async with relay.gate._stretching:
+            relay.gate._secrets.clear()
+            for _ in range(5):
+                channel = await ann.hello("R", Passphrase("battery staple"))
+                refusal = await answer(channel)
+                assert isinstance(refusal, Reject)
+                assert refusal.code is Code.BANNED
+                await asyncio.wait_for(channel.connection.closed(), 10)
+        assert isinstance(await answer(await ann.hello("R", KEY, BEN)), Welcome)
+
+
 async def test_other_rules_hold_for_a_hello_that_waits(
     tmp_path: Path, call: Callable[[Relay], Caller]
 ) -> None:

@@ -15,7 +15,7 @@ class Retry(StrEnum):
     """Whether trying again helps: not, or with luck, or after a while.
 
     Both NO and PERHAPS end a session. Beyond NO a person has to change something: settings, key, invite, or the relay's rules. What
-    stands in the way of PERHAPS may pass by itself, as when somebody leaves, so that a standing service goes on trying.
+    stands in the way of PERHAPS may pass by itself, as when somebody leaves or a ban is over, so that a standing service goes on trying.
     """
 
     NOT_APPLICABLE = "-"
@@ -101,7 +101,7 @@ class Code(StrEnum):
         Retry.NO,
         "the peer may not be a gateway in this room",
     )
-    BANNED = "banned", 22, Retry.NO, "the relay's operator does not let this peer in"
+    BANNED = "banned", 22, Retry.PERHAPS, "the relay's operator does not let this peer in"
     TOO_MANY_ATTEMPTS = (
         "too-many-attempts",
         23,
