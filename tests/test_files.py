@@ -1,5 +1,6 @@
 """Files that are written whole or not at all."""
 
+import errno
 import os
 import stat
 import sys
@@ -7,7 +8,7 @@ import sys
 import pytest
 
 from softlan.errors import ConfigError
-from softlan.files import read_text, write_atomically
+from softlan.files import file_error, read_text, write_atomically
 
 
 def test_content_and_mode(tmp_path):
@@ -86,6 +87,23 @@ def test_text_as_editors_write_it(tmp_path, encoding):
     path = tmp_path / "file"
     path.write_text("grüße\n", encoding=encoding)
     assert read_text(path, "the file") == "grüße\n"
+
+
+@pytest.mark.parametrize(
+    ("number", "is_for_a_person"),
+    [
+        *((number, True) for number in (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS)),
+        *((number, True) for number in (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP)),
+        *((number, False) for number in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE)),
+        *((number, False) for number in (errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT)),
+    ],
+)
+def test_what_may_pass_does_not_end_as_a_wrong_setting_does(number, is_for_a_person):
+    """At whose status units stop."""
+    error = file_error("cannot read x", OSError(number, os.strerror(number)), hint="try")
+    assert (str(error), error.hint) == (f"cannot read x: {os.strerror(number)}", "try")
+    assert isinstance(error, ConfigError) is is_for_a_person
+    assert error.exit_code == (2 if is_for_a_person else 1)
 
 
 def test_text_as_windows_powershell_writes_it_is_refused_with_what_to_do(tmp_path):

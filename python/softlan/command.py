@@ -19,7 +19,7 @@ import click
 from click.core import ParameterSource
 
 from softlan.config import option_type, parse_host_port, parse_server_name
-from softlan.errors import ConfigError
+from softlan.errors import ConfigError, SoftlanError
 from softlan.invite import Invite, parse_invite
 from softlan.settings import Problem, first_default_file, read_settings
 from softlan.trust import UNUSABLE, load_trusted_certificates, parse_pin, public_key_pin
@@ -182,7 +182,7 @@ def _own_relay(ctx: click.Context, place: ParameterSource) -> _OwnRelay | None:
 def _own_pins(ctx: click.Context, place: ParameterSource) -> frozenset[bytes]:
     """Give the pins by which the environment or the file knows its relay: its own, its certificate's, or its invite's."""
     pins: Iterable[str] = ()
-    with contextlib.suppress(ConfigError, *UNUSABLE):
+    with contextlib.suppress(SoftlanError, *UNUSABLE):
         if said := _said(ctx, place, "pins"):
             pins = said
         elif said := _said(ctx, place, "relay_ca_cert"):

@@ -6,16 +6,52 @@ And those that people write for it, read as text.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 import sys
 import tempfile
 from pathlib import Path
 
-from softlan.errors import ConfigError
+from softlan.errors import ConfigError, SoftlanError
 from softlan.texts import unusable
 
-__all__ = ["is_exposed", "is_public", "read_text", "try_lock", "user_directory", "write_atomically"]
+__all__ = [
+    "file_error",
+    "is_exposed",
+    "is_public",
+    "read_text",
+    "try_lock",
+    "user_directory",
+    "write_atomically",
+]
+
+_FOR_A_PERSON = frozenset(
+    {
+        errno.ENOENT,
+        errno.EACCES,
+        errno.EPERM,
+        errno.EROFS,
+        errno.ENOTDIR,
+        errno.EISDIR,
+        errno.EEXIST,
+        errno.ELOOP,
+        errno.ENAMETOOLONG,
+        errno.EINVAL,
+        errno.ENXIO,
+    }
+)
+"""What the system says (errno(3)) of a path that is wrong, a right that is missing, or a thing that is no file: it will again."""
+
+
+def file_error(problem: str, error: OSError, *, hint: str | None = None) -> SoftlanError:
+    """Tell what the system did not do with a file that the user named, and why; to be raised from `error`.
+
+    A ConfigError where a person must change a name, a right or what is there. What may pass is a plain SoftlanError, with whose exit
+    status a service is started again: a disk that is full or has a fault, too many open files.
+    """
+    kind = ConfigError if error.errno in _FOR_A_PERSON else SoftlanError
+    return kind(f"{problem}: {error.strerror or error}", hint=hint)
 
 
 def user_directory() -> Path | None:
@@ -37,12 +73,12 @@ def user_directory() -> Path | None:
 def read_text(path: Path, name: str) -> str:
     """Read what a person wrote: UTF-8, also with the mark that Windows' editors put in front. `name` is what messages call it.
 
-    Raises ConfigError: it cannot be read, or is something else.
+    Raises ConfigError: it cannot be read, or is something else. Raises SoftlanError: it cannot be read now (`file_error`).
     """
     try:
         return path.read_bytes().decode("utf-8-sig")
     except OSError as error:
-        raise ConfigError(f"cannot read {name}: {error.strerror or error}") from error
+        raise file_error(f"cannot read {name}", error) from error
     except UnicodeDecodeError as error:
         raise ConfigError(
             f"cannot read {name}: it is not UTF-8 text",

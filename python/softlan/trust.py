@@ -18,6 +18,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from softlan.errors import ConfigError
+from softlan.files import file_error
 
 __all__ = [
     "UNUSABLE",
@@ -78,13 +79,14 @@ def parse_pin(text: str) -> bytes:
 def load_trusted_certificates(path: Path) -> list[bytes]:
     """Read the file of `--relay-ca-cert`, one DER certificate or PEM with one or several, as a list of DER.
 
-    Raises ConfigError: the file cannot be read, or holds no certificate.
+    Raises ConfigError: the file cannot be read, or holds no certificate. Raises SoftlanError: it cannot be read now (`file_error`).
     """
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise ConfigError(
-            f"cannot read the certificate {path}: {error.strerror or error}",
+        raise file_error(
+            f"cannot read the certificate {path}",
+            error,
             hint="the relay writes it with --dev-cert-der-out FILE; copy that file here",
         ) from error
     return read_trusted_certificates(data, str(path))

@@ -34,7 +34,7 @@ from softlan.client.identity import hold_identity
 from softlan.control import keys, messages
 from softlan.control.fields import FieldFault, Role
 from softlan.control.stream import LENGTH_SIZE, MAX_BODY, FrameDecoder, encode_frame
-from softlan.errors import ConfigError, RemoteProtocolError
+from softlan.errors import ConfigError, RemoteProtocolError, SoftlanError
 from softlan.relay.access_options import AccessChoices
 from softlan.relay.certificates import kept_dev_certificate, load_certificate
 from softlan.trust import load_trusted_certificates, parse_pin
@@ -455,7 +455,7 @@ def check_certificates(content: bytes) -> None:
         ):
             try:
                 assert load()
-            except ConfigError as error:
+            except SoftlanError as error:
                 refused_well(error)
 
 

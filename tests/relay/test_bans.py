@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import stat
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 
 from softlan._core import Mac
 from softlan.control.fields import Role
-from softlan.errors import ConfigError
+from softlan.errors import ConfigError, SoftlanError
 from softlan.relay import bans as module
 from softlan.relay.bans import Ban, Bans, kick, parse_target
 from softlan.relay.state import RelayState
@@ -140,6 +142,24 @@ def test_two_relays_do_not_share_a_directory(tmp_path: Path) -> None:
             RelayState.open(tmp_path)
     finally:
         first.close()
+    RelayState.open(tmp_path).close()
+
+
+@pytest.mark.parametrize("place", ["try_lock", "write_atomically", "is_exposed"])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EMFILE, errno.EACCES])
+def test_a_directory_that_cannot_be_used_for_now_is_worth_another_try(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, number: int
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    if place == "is_exposed":
+        RelayState.open(tmp_path).close()
+    monkeypatch.setattr(f"softlan.relay.state.{place}", fails)
+    with pytest.raises(SoftlanError, match=f"cannot use the state in .*: {os.strerror(number)}") as caught:
+        RelayState.open(tmp_path)
+    assert caught.value.exit_code == (2 if number == errno.EACCES else 1)
+    monkeypatch.undo()
     RelayState.open(tmp_path).close()
 
 

@@ -26,7 +26,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from serving import serving, until
 
 from softlan.client import Session
-from softlan.errors import ConfigError, TrustError, TrustFault
+from softlan.errors import ConfigError, SoftlanError, TrustError, TrustFault
 from softlan.relay import certificates, cli, server
 from softlan.relay.access_options import AccessChoices
 from softlan.relay.admin import Pins
@@ -220,6 +220,16 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
         kept_dev_certificate(path, NAME)
 
 
+def test_a_disk_that_is_full_when_it_is_to_be_kept_is_worth_another_try(tmp_path, monkeypatch):
+    path = tmp_path / "state.pem"
+    monkeypatch.setattr("softlan.relay.certificates.write_atomically", no_room)
+    with pytest.raises(SoftlanError, match=r"cannot keep the dev certificate .* No space left") as caught:
+        kept_dev_certificate(path, NAME)
+    assert caught.value.exit_code == 1
+    monkeypatch.undo()
+    assert kept_dev_certificate(path, NAME).file == path
+
+
 # Loaded
 
 
@@ -273,9 +283,11 @@ def test_the_next_certificate_may_take_the_present_ones_place(tmp_path, caplog):
 
 
 def test_another_key_is_noticed(tmp_path):
+    """A relay that starts between a renewal's two copies is to be started again."""
     paths = write_pem(tmp_path, make_dev_certificate("a.example"), key=make_dev_certificate("b.example"))
-    with pytest.raises(ConfigError, match="does not belong"):
+    with pytest.raises(SoftlanError, match="does not belong") as caught:
         load_certificate(*paths)
+    assert caught.value.exit_code == 1
 
 
 def test_the_wrong_order_is_noticed(tmp_path):
@@ -404,8 +416,9 @@ def test_a_file_that_holds_the_certificate_already_is_left_alone(tmp_path, monke
     write_der(path, made)
     monkeypatch.setattr("softlan.relay.certificates.write_atomically", no_room)
     write_der(path, made)
-    with pytest.raises(ConfigError, match="No space left"):
+    with pytest.raises(SoftlanError, match="No space left") as caught:
         write_der(path, make_dev_certificate(NAME))
+    assert caught.value.exit_code == 1
     assert path.read_bytes() == made.leaf
 
 

@@ -23,7 +23,7 @@ import msgspec
 from softlan._core import Mac
 from softlan.control.fields import Role, check_role_and_mac, decode_custom, encode_custom
 from softlan.errors import ConfigError, SoftlanError
-from softlan.files import is_exposed, try_lock, user_directory, write_atomically
+from softlan.files import file_error, is_exposed, try_lock, user_directory, write_atomically
 from softlan.observe.events import Event
 from softlan.observe.logs import log_event
 from softlan.texts import harmless
@@ -113,7 +113,7 @@ def hold_identity(path: Path, role: Role, *, virtual_mac: Mac | None = None) -> 
     A client's `virtual_mac` takes the place of the MAC in the file, for this run only.
 
     Raises ConfigError: the file is broken or cannot be read or written, or a MAC is not one a client may
-    have. Raises SoftlanError: another process is just making this identity.
+    have. Raises SoftlanError: another process is just making this identity, or it cannot be read or written now (`file_error`).
     """
     if virtual_mac is not None:
         try:
@@ -124,8 +124,9 @@ def hold_identity(path: Path, role: Role, *, virtual_mac: Mac | None = None) -> 
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = try_lock(_lock_of(path))
     except OSError as error:
-        raise ConfigError(
-            f"cannot keep an identity in {path.parent}: {error.strerror or error}",
+        raise file_error(
+            f"cannot keep an identity in {path.parent}",
+            error,
             hint="give a place that can be written to with --identity FILE",
         ) from error
     try:
@@ -173,8 +174,9 @@ def _make(path: Path, role: Role) -> Identity:
     try:
         write_atomically(path, msgspec.json.format(content, indent=2) + b"\n", mode=0o600)
     except OSError as error:
-        raise ConfigError(
-            f"cannot write the identity {path}: {error.strerror or error}",
+        raise file_error(
+            f"cannot write the identity {path}",
+            error,
             hint="give a place that can be written to with --identity FILE",
         ) from error
     log_event(
@@ -191,7 +193,7 @@ def _load(path: Path, role: Role) -> Identity:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise ConfigError(f"cannot read the identity {path}: {error.strerror or error}") from error
+        raise file_error(f"cannot read the identity {path}", error) from error
     try:
         content = msgspec.json.decode(data, type=_File, dec_hook=decode_custom)
         if content.version != VERSION:

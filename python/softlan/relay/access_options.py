@@ -13,7 +13,7 @@ import click
 from cryptography import x509
 
 from softlan.errors import ConfigError
-from softlan.files import is_public
+from softlan.files import file_error, is_public
 from softlan.observe.events import Event
 from softlan.observe.logs import log_event
 from softlan.options import count_option, grouped, path_option
@@ -71,7 +71,7 @@ class AccessChoices:
     def memory(self) -> RelayState:
         """Open the state directory, if there is one.
 
-        Raises ConfigError: it cannot be used.
+        Raises what `RelayState.open` does.
         """
         return RelayState() if self.directory is None else RelayState.open(self.directory)
 
@@ -79,7 +79,8 @@ class AccessChoices:
         """Say the pins of the certificates that come next.
 
         A file that is not there any more, as when it was moved into the present one's place, is told in the log alone: a relay that does
-        not start for it helps nobody. Raises ConfigError: the file cannot be read or holds no certificate.
+        not start for it helps nobody. Raises ConfigError: the file cannot be read or holds no certificate. Raises SoftlanError: it cannot
+        be read now (`file_error`).
         """
         if self.next_cert is None:
             return []
@@ -95,7 +96,7 @@ class AccessChoices:
             )
             return []
         except OSError as error:
-            raise ConfigError(f"cannot read {self.next_cert}: {error.strerror or error}") from error
+            raise file_error(f"cannot read {self.next_cert}", error) from error
         except UNUSABLE as error:
             raise ConfigError(f"{self.next_cert} holds no certificate in PEM") from error
 

@@ -29,8 +29,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from softlan.errors import ConfigError
-from softlan.files import is_public, write_atomically
+from softlan.errors import ConfigError, SoftlanError
+from softlan.files import file_error, is_public, write_atomically
 from softlan.observe.events import Event
 from softlan.observe.logs import log_event
 from softlan.trust import UNUSABLE, public_key_pin
@@ -131,7 +131,8 @@ def kept_dev_certificate(path: Path, name: str, *, now: datetime.datetime | None
 
     It is made anew, with a log line, when the file is not there; and with the same key when it is for another name, since pins
     are of the key. One that has expired is kept, with a warning: it may be this machine's clock that is wrong. Raises
-    ConfigError when the file cannot be read or written, or holds something else; it is then left alone.
+    ConfigError when the file cannot be read or written, or holds something else; it is then left alone. Raises SoftlanError: it cannot be
+    read or written now (`file_error`), or holds another key than the certificate's.
     """
     moment = _utc(now)
     key = None
@@ -154,7 +155,7 @@ def kept_dev_certificate(path: Path, name: str, *, now: datetime.datetime | None
     try:
         write_atomically(path, _pem(made), mode=0o600)
     except OSError as error:
-        raise ConfigError(f"cannot keep the dev certificate in {path}: {error.strerror or error}") from error
+        raise file_error(f"cannot keep the dev certificate in {path}", error) from error
     log_event(
         logger,
         Event.CERTIFICATE_MADE,
@@ -174,7 +175,8 @@ def load_certificate(
     A certificate that has expired or soon will, or is an authority's, is loaded all the same, with a warning in the log: peers that
     pin its key do not mind, and a relay that does not start helps nobody.
 
-    Raises ConfigError: a file cannot be read or holds something else, or the two do not belong together.
+    Raises ConfigError: a file cannot be read or holds something else. Raises SoftlanError: one cannot be read now (`file_error`), or the
+    two do not belong together, as between the two copies of a renewal.
     """
     data = _read(certificate_path, "certificate")
     try:
@@ -190,7 +192,10 @@ def load_certificate(
     except UNUSABLE as error:
         raise ConfigError(f"a key in {certificate_path} or {key_path} cannot be used: {error}") from error
     if not matching:
-        raise ConfigError(f"the key in {key_path} does not belong to the certificate in {certificate_path}")
+        raise SoftlanError(
+            f"the key in {key_path} does not belong to the certificate in {certificate_path}",
+            hint="if they were just renewed, try again once both are there",
+        )
     if matching[0] != 0:
         raise ConfigError(
             f"the first certificate in {certificate_path} is not the one the key belongs to",
@@ -231,15 +236,15 @@ async def watch_expiry(shown: Callable[[], ServerCertificate], *, every_s: float
 def write_der(path: Path, certificate: ServerCertificate) -> None:
     """Write the server's own certificate as DER, for peers to pin; the file appears whole.
 
-    One that holds it already is left alone, so that a relay that comes back needs no room on its disk. Raises ConfigError: it
-    cannot be written.
+    One that holds it already is left alone, so that a relay that comes back needs no room on its disk. Raises what `file_error` gives:
+    it cannot be written.
     """
     try:
         if path.is_file() and path.read_bytes() == certificate.leaf:
             return
         write_atomically(path, certificate.leaf)
     except OSError as error:
-        raise ConfigError(f"cannot write the certificate to {path}: {error.strerror or error}") from error
+        raise file_error(f"cannot write the certificate to {path}", error) from error
 
 
 def _canonical(name: str) -> str:
@@ -280,7 +285,7 @@ def _read(path: Path, what: str) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise ConfigError(f"cannot read the {what} {path}: {error.strerror or error}") from error
+        raise file_error(f"cannot read the {what} {path}", error) from error
 
 
 def _load_key(path: Path) -> PrivateKeyTypes:

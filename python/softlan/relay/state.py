@@ -18,7 +18,7 @@ import msgspec
 
 from softlan.control.keys import INVITE_KEY_LENGTH
 from softlan.errors import ConfigError
-from softlan.files import is_exposed, try_lock, write_atomically
+from softlan.files import file_error, is_exposed, try_lock, write_atomically
 from softlan.observe.events import Event
 from softlan.observe.logs import log_event
 from softlan.relay.access import UsedInvites
@@ -50,7 +50,8 @@ class RelayState:
     def open(cls, directory: Path) -> RelayState:
         """Read what the directory holds; it and the invite key are made if missing.
 
-        Raises ConfigError: it cannot be used, belongs to another relay that runs, or a file in it is broken.
+        Raises ConfigError: it cannot be used, belongs to another relay that runs, or a file in it is broken. Raises SoftlanError: it
+        cannot be used now (`file_error`).
         """
         state = cls(directory)
         try:
@@ -65,7 +66,7 @@ class RelayState:
             bans = state._read_bans()
         except OSError as error:
             state.close()
-            raise ConfigError(f"cannot use the state in {directory}: {error.strerror or error}") from error
+            raise file_error(f"cannot use the state in {directory}", error) from error
         except ConfigError:
             state.close()
             raise

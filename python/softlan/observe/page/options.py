@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from softlan.config import HostPort, parse_listen
 from softlan.errors import ConfigError
-from softlan.files import is_exposed
+from softlan.files import file_error, is_exposed
 from softlan.installing import pip_install
 from softlan.observe.events import Event
 from softlan.observe.logs import log_event
@@ -54,15 +54,13 @@ def parse_page_address(text: str) -> HostPort:
 
 
 def read_token(path: Path) -> str:
-    """Read the secret in a file: one line of 16 to 512 printable ASCII characters. Raises ConfigError."""
+    """Read the secret in a file: one line of 16 to 512 printable ASCII characters. Raises ConfigError, and what `file_error` gives."""
     make_one = f"make one: (umask 077; head -c 24 /dev/urandom | base64 > {path})"
     try:
         token = path.read_text("ascii").strip()
         exposed = is_exposed(path)
     except OSError as error:
-        raise ConfigError(
-            f"cannot read the token {path}: {error.strerror or error}", hint=make_one
-        ) from error
+        raise file_error(f"cannot read the token {path}", error, hint=make_one) from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"the token in {path} is not ASCII", hint=make_one) from error
     if not _SHORTEST_TOKEN <= len(token) <= _LONGEST_TOKEN or not token.isprintable() or " " in token:
