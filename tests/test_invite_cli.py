@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -18,10 +19,12 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from softlan import qr
+from softlan.cli import main
 from softlan.control.keys import Invite as IssuedKey
 from softlan.control.keys import parse_key
 from softlan.errors import RejectedError, SoftlanError
 from softlan.invite import parse_invite
+from softlan.observe.local import PartStatus
 
 PIN = "A" * 43
 ROOMS = '[[room]]\ncode = "OPEN1"\nopen = true\n[[room]]\ncode = "KEYED"\nkey = "correct horse battery"\n'
@@ -114,6 +117,40 @@ def test_that_invites_end_with_the_relay_is_said_beside_any_address(tmp_path):
     with running(tmp_path):
         for more in ([], ["--host", "other.example.org"]):
             assert "made anew at each start" in softlan(tmp_path, "invite", "a", *more).stderr, more
+
+
+NEEDED = [
+    "relay",
+    "pins",
+    "all_pins",
+    "certified_names",
+    "address_notes",
+    "notes",
+    "rooms",
+    "open_rooms",
+    "only",
+]
+
+
+@pytest.mark.parametrize("missing", ["invite", *NEEDED])
+def test_a_relay_of_a_former_version_is_to_be_restarted(monkeypatch, missing):
+    """As between an upgrade and the restart that follows it."""
+    told = {"relay": "party.example.org:4433", "rooms": {"A": True}, "open_rooms": False, "only": False}
+    told = {name: told.get(name, []) for name in NEEDED}
+    status = {"invite": told, "listen": "127.0.0.1:4433"}
+    part = PartStatus(part="relay", pid=1, version="0.0.1", uptime_s=1, status=status)
+    monkeypatch.setattr("softlan.invite_cli.read_all", lambda: [part])
+    for host in ([], ["--host", "other.example.org"]):
+        made = CliRunner().invoke(main, ["invite", "a", *host])
+        assert made.exit_code == 0, made.output
+    status.pop(missing, None)
+    told.pop(missing, None)
+    for host in ([], ["--host", "other.example.org"]):
+        made = CliRunner().invoke(main, ["invite", "a", *host])
+        assert made.exit_code == 1
+        assert made.stderr == (
+            "error: the relay that runs here (softlan 0.0.1) makes no invites\nhint: restart it\n"
+        )
 
 
 def certified(path: Path, name: str) -> Path:

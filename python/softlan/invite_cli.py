@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import click
+import msgspec
 
 from softlan.config import HOST, INVITE_TIME, ROOM, HostPort
 from softlan.errors import ConfigError, SoftlanError
 from softlan.invite import DEFAULT_PORT, Invite
-from softlan.observe.local import fault_in, need_local_sockets, read_all
+from softlan.observe.local import PartStatus, fault_in, need_local_sockets, read_all
 from softlan.parts import reported
 from softlan.qr import qr_code
+from softlan.relay.whereabouts import InviteFacts, needed_pins
 
 __all__ = ["invite"]
 
@@ -113,33 +115,32 @@ def _from_options(wish: _Wish, pins: tuple[str, ...], key: str | None) -> _Made:
 def _from_relay(wish: _Wish) -> _Made:
     from softlan.relay.admin import AskInvite
     from softlan.relay.admin_cli import ask
-    from softlan.relay.whereabouts import needed_pins
 
-    found = _running(wish.pid)
-    where = found["invite"]
+    part = _running(wish.pid)
+    where = _facts(part)
     room = wish.room or _only_room(where)
-    relay = _relay(wish.host, where, found["listen"])
-    pins, about_address = where["pins"], where["address_notes"]
+    relay = _relay(wish.host, where, part.status["listen"])
+    pins, about_address = where.pins, where.address_notes
     if wish.host:
-        pins, about_address = needed_pins(relay, where["all_pins"], where["certified_names"])
-    notes: list[str] = [*about_address, *where["notes"]]
-    if where["only"] and room not in where["rooms"]:
-        raise ConfigError(f"the relay does not serve room {room}: it has {', '.join(where['rooms'])}")
-    is_open = where["rooms"].get(room, where["open_rooms"])
+        pins, about_address = needed_pins(relay, where.all_pins, where.certified_names)
+    notes = [*about_address, *where.notes]
+    if where.only and room not in where.rooms:
+        raise ConfigError(f"the relay does not serve room {room}: it has {', '.join(where.rooms)}")
+    is_open = where.rooms.get(room, where.open_rooms)
     if is_open and not (wish.gateway or wish.once or wish.expires_s is not None):
-        return _Made(invite=Invite(relay.host, relay.port, room, tuple(pins)), notes=tuple(notes))
+        return _Made(invite=Invite(relay.host, relay.port, room, pins), notes=tuple(notes))
     asked = AskInvite(room=room, gateway=wish.gateway, expires_s=wish.expires_s or 86400.0, once=wish.once)
-    done = ask(asked, found["pid"])
+    done = ask(asked, part.pid)
     if not done["lasting"]:
         notes.append("the relay keeps no --state, so the invite is void once it restarts")
     if is_open:
         notes.append(f"room {room} is open: who knows its name needs no invite")
-    made = Invite(relay.host, relay.port, done["room"], tuple(pins), done["key"])
+    made = Invite(relay.host, relay.port, done["room"], pins, done["key"])
     return _Made(invite=made, expires=done["expires"], notes=tuple(notes))
 
 
-def _running(pid: int | None) -> dict[str, Any]:
-    """Give the status of the one relay that is meant, its process id within."""
+def _running(pid: int | None) -> PartStatus:
+    """Give the status of the one relay that is meant."""
     need_local_sockets("give --host and --pin, which the relay logs at start")
     relays = [part for part in read_all() if part.part == "relay" and pid in (None, part.pid)]
     if not relays:
@@ -152,26 +153,32 @@ def _running(pid: int | None) -> dict[str, Any]:
         raise SoftlanError(f"several relays run here: {numbers}", hint="choose one with --pid")
     if fault := fault_in(relays[0].status):
         raise SoftlanError(f"the relay that runs here makes no invites: {fault}", hint="its log says more")
-    if "invite" not in relays[0].status:
+    return relays[0]
+
+
+def _facts(part: PartStatus) -> InviteFacts:
+    try:
+        return msgspec.convert(part.status.get("invite"), InviteFacts)
+    except msgspec.ValidationError as error:
+        # As between an upgrade and the restart.
         raise SoftlanError(
-            f"the relay that runs here (softlan {relays[0].version}) makes no invites", hint="restart it"
-        )
-    return {**relays[0].status, "pid": relays[0].pid}
+            f"the relay that runs here (softlan {part.version}) makes no invites", hint="restart it"
+        ) from error
 
 
-def _only_room(where: dict[str, Any]) -> str:
-    rooms = list(where["rooms"])
-    if len(rooms) == 1 and not where["open_rooms"]:
-        return str(rooms[0])
+def _only_room(where: InviteFacts) -> str:
+    rooms = list(where.rooms)
+    if len(rooms) == 1 and not where.open_rooms:
+        return rooms[0]
     known = f": it has {', '.join(rooms)}" if rooms else ""
     raise ConfigError(f"which room?{known}", hint="softlan invite ROOM")
 
 
-def _relay(host: tuple[str, int | None] | None, where: dict[str, Any], listening: str) -> HostPort:
+def _relay(host: tuple[str, int | None] | None, where: InviteFacts, listening: str) -> HostPort:
     port = int(listening.rpartition(":")[2])
     if host is not None:
         return HostPort(host[0], host[1] or port)
-    if where["relay"] is None:
+    if where.relay is None:
         raise SoftlanError("the relay does not know where players reach it", hint="add --host NAME")
-    name, _, known_port = str(where["relay"]).rpartition(":")
+    name, _, known_port = where.relay.rpartition(":")
     return HostPort(name.strip("[]"), int(known_port))

@@ -7,11 +7,13 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from softlan.observe.events import Event
 from softlan.observe.logs import log_event
 from softlan.relay.admin import Pins
 from softlan.relay.server import Relay
-from softlan.relay.whereabouts import Whereabouts, find_whereabouts, own_addresses
+from softlan.relay.whereabouts import InviteFacts, Whereabouts, find_whereabouts, own_addresses
 
 __all__ = ["Inviting"]
 
@@ -65,12 +67,18 @@ class Inviting:
     def facts(self) -> dict[str, Any]:
         """Give what `softlan invite` needs, as a part of the status."""
         found = self.whereabouts
-        relay = None if found.relay is None else str(found.relay)
-        told: dict[str, Any] = {"relay": relay, "pins": found.pins}
-        told |= {"all_pins": self.pins.all, "certified_names": self.certified_names}
-        told |= {"address_notes": found.address_notes, "notes": found.other_notes}
-        rooms = {"rooms": dict(self.rooms), "open_rooms": self.open_rooms, "only": bool(self.allowed)}
-        return {**told, **rooms}
+        facts = InviteFacts(
+            relay=None if found.relay is None else str(found.relay),
+            pins=found.pins,
+            all_pins=tuple(self.pins.all),
+            certified_names=self.certified_names,
+            address_notes=found.address_notes,
+            notes=found.other_notes,
+            rooms=dict(self.rooms),
+            open_rooms=self.open_rooms,
+            only=bool(self.allowed),
+        )
+        return msgspec.structs.asdict(facts)
 
     def tell(self) -> None:
         """Log what players type, and what the operator should know about it. No line holds a key."""

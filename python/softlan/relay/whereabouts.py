@@ -12,10 +12,12 @@ import socket
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from msgspec import Struct
+
 from softlan.config import HostPort, parse_host_port
 from softlan.invite import Invite
 
-__all__ = ["Whereabouts", "find_whereabouts", "needed_pins", "own_addresses"]
+__all__ = ["InviteFacts", "Whereabouts", "find_whereabouts", "needed_pins", "own_addresses"]
 
 _ELSEWHERE = (("192.0.2.1", socket.AF_INET), ("2001:db8::1", socket.AF_INET6))
 """Documentation addresses (RFC 5737, RFC 3849) that are routed by default, if anything is; nothing is sent there."""
@@ -42,6 +44,29 @@ class Whereabouts:
         """Make an invite to a room. `relay` must not be None."""
         assert self.relay is not None
         return Invite(self.relay.host, self.relay.port, room, self.pins, key)
+
+
+class InviteFacts(Struct, frozen=True, kw_only=True):
+    """What `softlan invite` needs of a running relay, as a part of its status. A relay of a former version tells less."""
+
+    relay: str | None
+    pins: tuple[str, ...]
+    """Those that an invite for `relay` needs."""
+
+    all_pins: tuple[str, ...]
+    certified_names: tuple[str, ...] | None
+    """As for `find_whereabouts`."""
+
+    address_notes: tuple[str, ...]
+    notes: tuple[str, ...]
+    """Those that hold under any address."""
+
+    rooms: dict[str, bool]
+    """The rooms that are known by name, and whether each is open to all who know the name."""
+
+    open_rooms: bool
+    only: bool
+    """Whether there can be no others than `rooms`."""
 
 
 def find_whereabouts(
