@@ -116,6 +116,8 @@ def test_host_port(text, expected):
         (".example.org:443", "host name"),
         (f"{'x' * 64}.example.org:443", "host name"),
         (f"{'ß' * 63}.example.org:443", "host name"),
+        ("[fe80::1%\x1bc]:443", "IPv6"),
+        ("[fe80::1%\udcff]:443", "IPv6"),
     ],
 )
 def test_host_port_refused(text, words):
@@ -238,7 +240,9 @@ def test_host(text, expected):
     assert parse_host(text) == expected
 
 
-@pytest.mark.parametrize("text", ["", "a b", "h:", "h:99999", "2001:db8::g", "[::1", "http://h"])
+@pytest.mark.parametrize(
+    "text", ["", "a b", "h:", "h:99999", "2001:db8::g", "[::1", "http://h", "fe80::1%\x1bc"]
+)
 def test_no_host(text):
     with pytest.raises(ConfigError):
         parse_host(text)

@@ -90,6 +90,7 @@ def test_what_chat_programs_do_is_undone(mangled):
         ("softlan://h:99999/A", "port"),
         ("softlan://2001:db8::1/A", "brackets"),
         ("softlan://[2001:db8::g]/A", "IPv6"),
+        ("softlan://[fe80::1%25%1bc]/A", "IPv6"),
         ("softlan://me@h/A", "'@'"),
         ("softlan://h/A#x", "'#'"),
         ("softlan://h/A%", "room in the invite is broken at a '%'"),

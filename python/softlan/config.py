@@ -113,7 +113,7 @@ def parse_listen(text: str) -> Listen:
         return Listen(None, _port(port, text, lowest=0))
     host, port = _split(text, "443/udp, 192.0.2.1:443 or [::]:443")
     try:
-        address = ipaddress.ip_address(host)
+        address = ipaddress.ip_address(_printable(host))
     except ValueError as error:
         raise ConfigError(
             f"{host!r} is not an IP address to listen on",
@@ -127,7 +127,7 @@ def parse_host_port(text: str) -> HostPort:
     host, port = _split(text, "relay.example.org:443 or [2001:db8::1]:443")
     if ":" in host or text.lstrip().startswith("["):
         try:
-            host = str(ipaddress.IPv6Address(host))
+            host = str(ipaddress.IPv6Address(_printable(host)))
         except ValueError as error:
             raise ConfigError(f"{host!r} is not an IPv6 address") from error
     elif len(host) > 253 or not all(map(_LABEL.fullmatch, host.removesuffix(".").split("."))):
@@ -142,7 +142,7 @@ def parse_host(text: str) -> tuple[str, int | None]:
     text = text.strip()
     bracketed = text.startswith("[") and text.endswith("]")
     with contextlib.suppress(ValueError):
-        return str(ipaddress.ip_address(text[1:-1] if bracketed else text)), None
+        return str(ipaddress.ip_address(_printable(text[1:-1] if bracketed else text))), None
     if ":" not in text:
         return parse_host_port(f"{text}:1").host, None
     relay = parse_host_port(text)
@@ -271,6 +271,13 @@ def _in_ascii(host: str) -> str:
         raise ConfigError(
             f"{host!r} is not a host name: it has no form in ASCII", hint="check the spelling"
         ) from error
+
+
+def _printable(address: str) -> str:
+    """Give an address back whose zone (RFC 4007 section 11) can be shown; `ipaddress` takes any. Raises ValueError."""
+    if not address.isprintable():
+        raise ValueError("not printable")
+    return address
 
 
 def _join(host: str, port: int) -> str:
