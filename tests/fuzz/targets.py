@@ -35,7 +35,9 @@ from softlan.control import keys, messages
 from softlan.control.fields import FieldFault, Role
 from softlan.control.stream import LENGTH_SIZE, MAX_BODY, FrameDecoder, encode_frame
 from softlan.errors import ConfigError, RemoteProtocolError, SoftlanError
+from softlan.observe.page.options import parse_page_address
 from softlan.relay.access_options import AccessChoices
+from softlan.relay.bans import parse_target, parse_where
 from softlan.relay.certificates import kept_dev_certificate, load_certificate
 from softlan.trust import load_trusted_certificates, parse_pin
 
@@ -43,7 +45,7 @@ sys.path.append(str(Path(__file__).parents[1] / "control"))
 
 from kinds import FIELDS, GENUINE, MAC, TYPES
 
-__all__ = ["TARGETS", "Target"]
+__all__ = ["PARSERS", "TARGETS", "Target"]
 
 Target = tuple[st.SearchStrategy[Any], Callable[[Any], None]]
 
@@ -195,7 +197,7 @@ def _is_rate(rate: int | None) -> bool:
     return rate is None or 0 < rate <= config.MAX_RATE
 
 
-_PARSERS: dict[Callable[[str], Any], Callable[[Any], bool]] = {
+PARSERS: dict[Callable[[str], Any], Callable[[Any], bool]] = {
     config.parse_listen: lambda listen: config.parse_listen(str(listen)) == listen,
     config.parse_host_port: lambda relay: config.parse_host_port(str(relay)) == relay,
     config.parse_host: lambda host: host[1] is None or 0 < host[1] < 65536,
@@ -203,8 +205,13 @@ _PARSERS: dict[Callable[[str], Any], Callable[[Any], bool]] = {
     config.parse_virtual_mac: lambda mac: config.parse_virtual_mac(str(mac)) == mac,
     config.parse_rate: _is_rate,
     config.parse_frame_rate: _is_rate,
+    config.parse_server_name: lambda name: name.isascii() and config.parse_server_name(name) == name,
+    config.parse_interface: lambda name: config.parse_interface(name) == name,
     config.parse_seconds: lambda seconds: seconds >= 0 and math.isfinite(seconds),
     config.parse_invite_time: lambda seconds: 0 < seconds <= config.MAX_INVITE_S,
+    parse_where: lambda room: parse_where(room) == room,
+    parse_target: lambda target: parse_target(target) == target,
+    parse_page_address: lambda page: parse_page_address(str(page)) == page,
     parse_pin: lambda pin: len(pin) == 32 and parse_pin(pin.hex()) == pin,
 }
 """What reads a text, and what then holds: it prints as what reads the same, or is within bounds."""
@@ -212,7 +219,7 @@ _PARSERS: dict[Callable[[str], Any], Callable[[Any], bool]] = {
 
 def check_text(text: str) -> None:
     """What a person types is read, or refused with the error that names it."""
-    for parse, holds in _PARSERS.items():
+    for parse, holds in PARSERS.items():
         try:
             value = parse(text)
         except ConfigError as error:
@@ -264,6 +271,11 @@ _TYPED = [
     "relay.example.org:443",
     "a_b.c.:1",
     "LAN-1_x",
+    "localhost:8080",
+    "*",
+    "192.0.2.7/24",
+    "2001:db8::/32",
+    "::ffff:192.0.2.7/120",
 ]
 _TYPED += [
     "off",
