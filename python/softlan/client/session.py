@@ -625,6 +625,9 @@ class RelaySession:
             SoftlanError: in place of a refusal by a relay that took the other's place; the one that was given has the last word.
 
         """
+        if isinstance(failed, RejectedError) and failed.code is Code.SHUTTING_DOWN:
+            self._follow(failed.back_in_s, failed.relay)
+            return
         if (asked := self._elsewhere) is None:
             return
         self._chances -= 1
