@@ -79,7 +79,10 @@ class TrustError(SoftlanError):
 
 
 class RejectedError(SoftlanError):
-    """The relay refused the hello or ended the session, and said why (docs/protocol.md, codes)."""
+    """The relay refused the hello or ended the session, and said why (docs/protocol.md, codes).
+
+    From one that goes down: in how many seconds it is back, and which relay, `HOST:PORT`, takes its place.
+    """
 
     FINAL = 4
     """The exit status where trying again does not help: the units of client and gateway stop at it."""
@@ -91,6 +94,8 @@ class RejectedError(SoftlanError):
         *,
         field: str | None = None,
         required_budget: int | None = None,
+        back_in_s: float | None = None,
+        relay: str | None = None,
         hint: str | None = None,
     ) -> None:
         super().__init__(reason, hint=hint)
@@ -100,6 +105,8 @@ class RejectedError(SoftlanError):
         self.reason = reason
         self.field = field
         self.required_budget = required_budget
+        self.back_in_s = back_in_s
+        self.relay = relay
 
     @property
     def retryable(self) -> bool:

@@ -2,25 +2,57 @@
 
 import asyncio
 import contextlib
+import shutil
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from softlan._core import Endpoint, TransportSettings
 from softlan.client import Session, session
+from softlan.config import parse_host_port
 from softlan.control.codes import Code
+from softlan.control.keys import issue
+from softlan.control.messages import Reject
 from softlan.errors import RejectedError, RelayUnreachableError, SoftlanError
+from softlan.relay.certificates import make_dev_certificate
 from softlan.relay.gate import GateLimits
+from softlan.relay.rooms import RoomPolicy
+from softlan.relay.rules import OPEN_RULES, Rules
 from softlan.relay.server import Relay, RelayConfig
+from softlan.relay.state import RelayState
 
 sys.path.append(str(Path(__file__).parents[1] / "relay"))
 
 from serving import NAME, SHOWN, serving, until
 
+INVITES_ONLY = Rules()
 
-def join(address):
-    return Session.join(relay=address, room="A", certificate=SHOWN.leaf, server_name=NAME)
+
+def join(address, **more):
+    return Session.join(relay=address, room="A", certificate=SHOWN.leaf, server_name=NAME, **more)
+
+
+def followed_by(second, listen="127.0.0.1:0", **more):
+    """The settings of a relay that names another as its successor."""
+    return RelayConfig(listen=listen, successor=parse_host_port(second.local_address), **more)
+
+
+def invite_of(state):
+    return issue(state.invite_key, "A", expires=int(time.time()) + 999, once=True)
+
+
+@contextlib.asynccontextmanager
+async def moved_on(second, state=None):
+    """A session whose relay has ended and named `second`; gives it and where its relay was. With a state it came by an invite."""
+    rules, key = (OPEN_RULES, None) if state is None else (INVITES_ONLY, invite_of(state))
+    async with contextlib.AsyncExitStack() as stack:
+        async with serving(followed_by(second), rules, state) as former:
+            address = former.local_address
+            joined = await stack.enter_async_context(join(address, key=key))
+        del former  # whoever has the endpoint has its socket
+        yield joined, address
 
 
 @contextlib.asynccontextmanager
@@ -220,3 +252,119 @@ async def test_a_room_that_cannot_be_used_leaves_no_connection(monkeypatch):
         await until(lambda: joined._inner.joins == 2)
         assert paused == [False, False]
         assert joined.connected
+
+
+async def test_a_successor_that_knows_nothing_of_its_invites_does_not_end_a_session(caplog):
+    """It goes on with the relay it was given, which may be back, and does not use up the successor's tries at keys."""
+    state = RelayState()
+    second = serving(RelayConfig(listen="127.0.0.1:0"), INVITES_ONLY, RelayState())
+    async with second as other, moved_on(other, state) as (joined, address):
+        await until(lambda: other.gate.turned_away[Code.KEY_WRONG] == 1)
+        await until(lambda: f"going back to {address}" in caplog.text)
+        async with serving(RelayConfig(listen=address), INVITES_ONLY, state) as back:
+            await until(lambda: back.peer_count == 1)
+            await until(lambda: joined.connected)
+        assert other.gate.turned_away == {Code.KEY_WRONG: 1}
+
+
+async def test_a_successor_without_a_place_does_not_end_a_session():
+    second = serving(RelayConfig(listen="127.0.0.1:0", policy=RoomPolicy(max_peers_per_room=1)))
+    async with second as other, join(other.local_address), moved_on(other) as (_, address):
+        await until(lambda: other.gate.turned_away[Code.ROOM_FULL] == 1)
+        async with serving(RelayConfig(listen=address)) as back:
+            await until(lambda: back.peer_count == 1)
+
+
+async def test_a_successor_with_another_key_is_not_joined(caplog):
+    caplog.set_level("INFO")
+    second = serving(RelayConfig(listen="127.0.0.1:0"), shown=make_dev_certificate(NAME))
+    async with second as other, moved_on(other) as (_, address):
+        await until(lambda: f"{other.local_address} answered, but it is not the relay" in caplog.text)
+        async with serving(RelayConfig(listen=address)) as back:
+            await until(lambda: back.peer_count == 1)
+        assert other.gate.turned_away == {}
+
+
+async def test_the_relay_that_was_given_has_the_last_word():
+    """Its refusal ends the session, where the successor's has not."""
+    state = RelayState()
+    second = serving(RelayConfig(listen="127.0.0.1:0"), INVITES_ONLY, RelayState())
+    async with second as other, moved_on(other, state) as (joined, address):
+        await until(lambda: other.gate.turned_away[Code.KEY_WRONG] == 1)
+        policy = RoomPolicy(allowed_rooms=frozenset({"OTHER"}))
+        async with serving(RelayConfig(listen=address, policy=policy), INVITES_ONLY, state):
+            with pytest.raises(RejectedError) as refused:
+                await asyncio.wait_for(anext(joined.frames()), 15)
+    assert refused.value.code is Code.INVALID_ROOM
+
+
+async def test_a_successor_with_a_copy_of_the_state_takes_the_invites(tmp_path):
+    """Those for a single use too, from who has used them."""
+    state = RelayState.open(tmp_path / "first")
+    shutil.copytree(tmp_path / "first", tmp_path / "second")
+    copy = RelayState.open(tmp_path / "second")
+    with contextlib.closing(state), contextlib.closing(copy):
+        second = serving(RelayConfig(listen="127.0.0.1:0"), INVITES_ONLY, copy)
+        async with second as other, moved_on(other, state) as (joined, _):
+            await until(lambda: other.peer_count == 1)
+            await until(lambda: joined.connected)
+
+
+def lose(joined):
+    joined._inner.connection.close(Code.CONNECTION_LOST.number, "")
+
+
+@contextlib.asynccontextmanager
+async def forgotten(config, monkeypatch):
+    """A relay that drains, at which a session asks to be let in again that was not there when it began; gives the relay."""
+    async with serving(config) as relay, join(relay.local_address) as joined:
+        monkeypatch.setattr(relay._rooms, "has_kept_place", lambda _: False)
+        draining = asyncio.create_task(relay.drain(86400))
+        await asyncio.sleep(0)
+        lose(joined)
+        yield relay
+        draining.cancel()
+
+
+async def test_who_asks_a_relay_that_goes_down_is_told_of_its_successor(monkeypatch):
+    """However often it asked before."""
+    monkeypatch.setattr(session, "_BACKOFF_S", (0.01,))
+    second = serving(RelayConfig(listen="127.0.0.1:0"))
+    async with second as other, serving(followed_by(other)) as relay, join(relay.local_address) as joined:
+        asked = []
+
+        async def judge(hello, *_, **__):
+            asked.append(hello)
+            if len(asked) <= 2 * session._ELSEWHERE_ATTEMPTS:
+                return Reject(code=Code.RELAY_FULL, reason="full")
+            await until(lambda: relay.peer_count == 0)
+            await relay.drain(60)  # nobody is in, so that it does not wait
+            return None
+
+        monkeypatch.setattr(relay.gate, "judge", judge)
+        lose(joined)
+        await until(lambda: other.peer_count == 1)
+        await until(lambda: joined.connected)
+        assert joined._inner.relay == parse_host_port(other.local_address)
+
+
+async def test_who_asks_a_relay_that_goes_down_is_told_when_it_is_back(monkeypatch):
+    pauses = []
+
+    async def pause(_, seconds):
+        pauses.append(seconds)
+        await asyncio.sleep(0.01)
+
+    monkeypatch.setattr(session.RelaySession, "_pause", pause)
+    async with forgotten(RelayConfig(listen="127.0.0.1:0", back_in_s=50), monkeypatch):
+        await until(lambda: len(pauses) >= 3)
+    assert 50 <= pauses[-1] <= 62.5
+
+
+async def test_a_successor_that_refused_is_not_asked_again_and_again(monkeypatch):
+    """A relay that drains names it each time."""
+    monkeypatch.setattr(session, "_BACKOFF_S", (0.01,))
+    second = serving(RelayConfig(listen="127.0.0.1:0"), INVITES_ONLY, RelayState())
+    async with second as other, forgotten(followed_by(other), monkeypatch) as relay:
+        await until(lambda: relay.gate.turned_away[Code.SHUTTING_DOWN] >= 5)
+        assert other.gate.turned_away == {Code.KEY_REQUIRED: 1}

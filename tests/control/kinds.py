@@ -57,6 +57,13 @@ GENUINE: list[dict[str, Any]] = [
         "supported_protocols": [1],
         "required_budget": 1300,
     },
+    {
+        "type": "reject",
+        "code": "shutting-down",
+        "reason": "an update",
+        "back_in_s": 5.0,
+        "relay": "192.0.2.1:443",
+    },
     {"type": "peer_joined", **PEER},
     {"type": "peer_left", "peer_id": 3, "reason": "goodbye"},
     {"type": "stats", "counters": {"frames_sent": 7}, "interval_s": 10.0},

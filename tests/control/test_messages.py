@@ -241,6 +241,10 @@ MESSAGES = [
     ),
     (decode_answer, Reject(code=Code.ROOM_FULL, reason="full")),
     (decode_answer, Reject(code=Code.BUDGET_TOO_SMALL, reason="small", required_budget=1418)),
+    (
+        decode_answer,
+        Reject(code=Code.SHUTTING_DOWN, reason="back soon", back_in_s=30, relay="other.example.org:443"),
+    ),
     (decode_from_relay, PeerJoined(peer_id=2, role=Role.CLIENT, mac=Mac(MAC))),
     (decode_from_relay, PeerJoined(peer_id=2, role=Role.GATEWAY)),
     (decode_from_relay, PeerLeft(peer_id=2, reason=Code.REPLACED)),

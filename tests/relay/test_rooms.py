@@ -306,6 +306,33 @@ def test_a_takeover_that_is_refused_takes_nothing():
     assert machine.member("old") is not None
 
 
+# Places that are kept
+
+
+def test_who_was_there_is_known_again_by_its_secret():
+    machine = rooms()
+    for connection, hello in enumerate((client(1, resume=SECRET), gateway(resume=SECRET), client(2))):
+        admit(machine, hello, connection)
+    machine.keep_places()
+    admit(machine, client(3, resume=SECRET), "late")
+    for connection in (0, 1, 2, "late"):
+        machine.leave(connection, Code.CONNECTION_LOST)
+    for known in (client(1, resume=SECRET), client(1, budget=1000, resume=SECRET), gateway(resume=SECRET)):
+        assert machine.has_kept_place(known)
+    other = "00" * 32
+    for stranger in (
+        client(1),
+        client(1, resume=other),
+        client(1, "OTHER", resume=SECRET),
+        client(2),
+        client(2, resume=SECRET),
+        client(3, resume=SECRET),
+        gateway(resume=other),
+        gateway("OTHER", resume=SECRET),
+    ):
+        assert not machine.has_kept_place(stranger)
+
+
 def test_secrets_are_in_no_repr():
     machine = rooms()
     admit(machine, client(1, resume=SECRET), "a")

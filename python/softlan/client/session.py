@@ -83,7 +83,7 @@ _MAX_AWAY_S = 600.0
 """A relay that says it will be away for longer is asked again after this long all the same."""
 
 _ELSEWHERE_ATTEMPTS = 3
-"""How often another relay is tried that the former named, before the former is asked again."""
+"""How often another relay is tried that the former named, before the one that was given is asked again."""
 
 _BACKOFF_S = (0.1, 0.2, 0.4, 0.8)
 """Pauses between attempts, the last one from then on, each shortened by up to half so that a party does not come back in step. A relay
@@ -175,6 +175,8 @@ class RelaySession:
         self._away_s = 0.0
         self._entered_s = 0.0
         self._elsewhere: HostPort | None = None
+        self._chances = 0
+        self._refused_by: HostPort | None = None
         self._stopping = asyncio.Event()
         self._secret: bytes | None = None
         transport = TransportSettings(
@@ -219,8 +221,6 @@ class RelaySession:
                 pause = _BACKOFF_S[step] * random.uniform(0.5, 1.0)  # noqa: S311
                 pause, self._away_s = max(pause, self._away_s), 0.0
                 attempt += 1
-                if attempt > _ELSEWHERE_ATTEMPTS:
-                    self._elsewhere = None
                 state = status.Reconnecting(attempt, pause, reason)
                 log_event(
                     logger, Event.SESSION_RETRY, status.say(state), attempt=attempt, delay_s=round(pause, 3)
@@ -251,7 +251,11 @@ class RelaySession:
             await asyncio.wait((stopping, joining), return_when=asyncio.FIRST_COMPLETED)
             if not joining.done():
                 return "stopped"
-            outcome: _Joined | str = joining.result()
+            try:
+                outcome: _Joined | str = joining.result()
+            except SoftlanError as error:
+                self._settle_whom_to_ask(error)
+                raise
             while isinstance(outcome, _Joined):
                 outcome = await self._stay(outcome, stopping)
             return outcome
@@ -497,6 +501,7 @@ class RelaySession:
         gateway = any(peer.role is Role.GATEWAY for peer in peers)
         self._handler.joined(channel.connection, welcome)
         self.joins += 1
+        self._chances, self._refused_by = _ELSEWHERE_ATTEMPTS, None
         self._entered_s = time.monotonic()
         self.entered.set()
         log_event(
@@ -556,7 +561,7 @@ class RelaySession:
                         words = f"the session ends in {in_s:g} s: {reason}"
                         log_event(logger, Event.SESSION_ENDING, words, in_s=in_s)
                     case Disconnect() as said:
-                        self._follow(said)
+                        self._follow(said.back_in_s, said.relay)
                     case None:
                         pass
         except RemoteProtocolError as error:
@@ -598,16 +603,46 @@ class RelaySession:
             peers=list(notice.peers),
         )
 
-    def _follow(self, said: Disconnect) -> None:
-        """Take note of when to come back, and of who takes the relay's place."""
-        if said.back_in_s:
+    def _follow(self, back_in_s: float | None, relay: str | None) -> None:
+        """Take note of when to come back to a relay that goes down, and of who takes its place."""
+        if back_in_s:
             # Spread by a quarter, so that a party does not come back all at once.
-            self._away_s = min(said.back_in_s, _MAX_AWAY_S) * random.uniform(1.0, 1.25)  # noqa: S311
+            self._away_s = min(back_in_s, _MAX_AWAY_S) * random.uniform(1.0, 1.25)  # noqa: S311
         # A successor that goes down without naming another has had its turn.
         self._elsewhere = None
-        if said.relay is not None:
-            with contextlib.suppress(ConfigError):
-                self._elsewhere, self._away_s = parse_host_port(said.relay), 0.0
+        if relay is None:
+            return
+        with contextlib.suppress(ConfigError):
+            # One that has refused this peer since it was in the room last is not named again and again.
+            if (named := parse_host_port(relay)) != self._refused_by:
+                self._away_s, self._chances = 0.0, _ELSEWHERE_ATTEMPTS
+                self._elsewhere = None if named == self.config.relay else named
+
+    def _settle_whom_to_ask(self, failed: SoftlanError) -> None:
+        """Settle which relay is next after an attempt to join that `failed`.
+
+        Raises:
+            SoftlanError: in place of a refusal by a relay that took the other's place; the one that was given has the last word.
+
+        """
+        if isinstance(failed, RejectedError) and failed.code is Code.SHUTTING_DOWN:
+            self._follow(failed.back_in_s, failed.relay)
+            return
+        if (asked := self._elsewhere) is None:
+            return
+        self._chances -= 1
+        if not self._chances:
+            self._elsewhere = None
+        if isinstance(failed, RejectedError) and not failed.retryable:
+            self._elsewhere, self._refused_by = None, asked
+            log_event(
+                logger,
+                Event.SESSION_REJECTED,
+                f"{asked} was to take the relay's place, but does not let this peer in ({failed}); going back to {self.config.relay}",
+                relay=str(asked),
+                code=failed.code,
+            )
+            raise SoftlanError(f"{asked} does not let this peer in") from failed
 
     async def _report(self, channel: ControlChannel) -> None:
         """Send `stats` at the interval."""

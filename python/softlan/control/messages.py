@@ -162,16 +162,21 @@ class Welcome(_Message, frozen=True, kw_only=True, tag="welcome"):
 
 
 class Reject(_Message, frozen=True, kw_only=True, tag="reject"):
-    """relay -> peer: not admitted; the relay closes the connection after it."""
+    """relay -> peer: not admitted; the relay closes the connection after it.
+
+    `back_in_s` and `relay` are those of `Disconnect`, from a relay that goes down.
+    """
 
     code: Code
     reason: str
     field: str | None = None
     supported_protocols: tuple[int, ...] = ()
     required_budget: DatagramBudget | None = None
+    back_in_s: Seconds | None = None
+    relay: str | None = None
 
     def __post_init__(self) -> None:
-        self._make_harmless("reason", "field")
+        self._make_harmless("reason", "field", "relay")
 
 
 class PeerJoined(_Message, frozen=True, kw_only=True, tag="peer_joined"):

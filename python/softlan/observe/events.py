@@ -64,7 +64,7 @@ class Event(StrEnum):
     SESSION_CONNECTING = "session.connecting", logging.INFO
     SESSION_CONNECTED = "session.connected", logging.INFO
     SESSION_JOINED = "session.joined", logging.INFO
-    SESSION_REJECTED = "session.rejected", logging.ERROR
+    SESSION_REJECTED = "session.rejected", logging.WARNING
     SESSION_LOST = "session.lost", logging.WARNING
     SESSION_RETRY = "session.retry", logging.INFO
     SESSION_ENDING = "session.ending", logging.WARNING

@@ -252,7 +252,15 @@ def rejected_error(message: Reject | Disconnect) -> RejectedError:
     """Turn the relay's no into the error that carries the same words and a hint."""
     state = Rejected(message.code, message.reason)
     field, budget = (message.field, message.required_budget) if isinstance(message, Reject) else (None, None)
-    return RejectedError(message.code, say(state), field=field, required_budget=budget, hint=suggest(state))
+    return RejectedError(
+        message.code,
+        say(state),
+        field=field,
+        required_budget=budget,
+        back_in_s=message.back_in_s,
+        relay=message.relay,
+        hint=suggest(state),
+    )
 
 
 def _company(state: Joined) -> str:

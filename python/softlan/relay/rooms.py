@@ -11,7 +11,7 @@ from __future__ import annotations
 import hmac
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
 from softlan._core import (
     MAX_TAP_MTU,
@@ -36,11 +36,13 @@ from softlan.control.messages import (
 )
 from softlan.texts import several
 
-__all__ = ["Admission", "Departure", "Member", "Rejection", "Room", "RoomPolicy", "Rooms"]
+__all__ = ["Admission", "Departure", "Member", "Place", "Rejection", "Room", "RoomPolicy", "Rooms"]
 
 C = TypeVar("C", bound=Hashable)
 """What the server uses to stand for one connection."""
 
+Place: TypeAlias = tuple[str, Role, Mac | None]
+"""Room, role and MAC of a peer."""
 
 MAX_PEERS_PER_ROOM = 1000
 """As many as a welcome can name within one control frame, at less than 60 bytes of JSON a peer."""
@@ -84,6 +86,11 @@ class Member(Generic[C]):
     fragments: bool
     software: str | None
     resume: str | None = field(repr=False)
+
+    @property
+    def place(self) -> Place:
+        """What tells it from all others: a room has one gateway, and one client of a MAC."""
+        return self.room, self.role, self.mac
 
     @property
     def facts(self) -> PeerFacts:
@@ -180,6 +187,7 @@ class Rooms(Generic[C]):
         self.policy = policy
         self._rooms: dict[str, Room[C]] = {}
         self._members: dict[C, Member[C]] = {}
+        self._kept: dict[Place, Member[C]] = {}
 
     def __len__(self) -> int:
         """Count the rooms."""
@@ -250,6 +258,15 @@ class Rooms(Generic[C]):
         """Whether a hello takes over a connection that is in its room."""
         room = self._rooms.get(hello.room)
         return room is not None and _former_self(room, hello) is not None
+
+    def keep_places(self) -> None:
+        """Remember who is in which room now, so that `has_kept_place` knows them when they have left."""
+        self._kept = {member.place: member for member in self._members.values()}
+
+    def has_kept_place(self, hello: Hello) -> bool:
+        """Whether a hello comes from somebody who was in its room at `keep_places`: the same role, MAC and secret."""
+        member = self._kept.get((hello.room, hello.role, hello.mac))
+        return member is not None and _is_of(hello, member)
 
     def leave(self, connection: C, code: Code) -> Departure[C] | None:
         """Take a peer out; None when it was in no room (any more), so that leaving twice does no harm."""
@@ -331,18 +348,19 @@ class Rooms(Generic[C]):
 
 def _former_self(room: Room[C], hello: Hello) -> Member[C] | None:
     """Find the connection this hello takes over: the same role, MAC and secret."""
-    if hello.resume is None:
-        return None
-    for member in room.members.values():
-        if (
-            member.role is hello.role
-            and member.mac == hello.mac
-            and member.resume is not None
-            # In constant time: how long it takes must not tell a stranger how much of a guess was right.
-            and hmac.compare_digest(member.resume.encode(), hello.resume.encode())
-        ):
-            return member
-    return None
+    return next((member for member in room.members.values() if _is_of(hello, member)), None)
+
+
+def _is_of(hello: Hello, member: Member[C]) -> bool:
+    """Whether a hello for a member's room is that member's own: the same role, MAC and secret."""
+    return (
+        member.role is hello.role
+        and member.mac == hello.mac
+        and member.resume is not None
+        and hello.resume is not None
+        # In constant time: how long it takes must not tell a stranger how much of a guess was right.
+        and hmac.compare_digest(member.resume.encode(), hello.resume.encode())
+    )
 
 
 def _refuse_identity(hello: Hello, room: Room[C] | None, mac_is_on_lan: bool) -> Reject | None:

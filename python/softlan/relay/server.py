@@ -25,7 +25,7 @@ from softlan._core import (
 )
 from softlan.config import Congestion, HostPort
 from softlan.control.channel import ControlChannel
-from softlan.control.codes import Code
+from softlan.control.codes import Code, Retry
 from softlan.control.messages import (
     Disconnect,
     GoingDown,
@@ -46,7 +46,7 @@ from softlan.relay.certificates import ServerCertificate, watch_expiry
 from softlan.relay.gate import Gate, GateLimits
 from softlan.relay.ledger import Ledger, Numbers
 from softlan.relay.notices import put_into_words
-from softlan.relay.rooms import Admission, Member, Rejection, RoomPolicy, Rooms
+from softlan.relay.rooms import Admission, Member, Place, Rejection, RoomPolicy, Rooms
 from softlan.relay.rules import OPEN_RULES, Rules
 from softlan.relay.state import RelayState
 from softlan.texts import several
@@ -59,6 +59,9 @@ _GOING = "the relay is stopping or restarting"
 
 _FAREWELL_S = 0.6
 """How long peers have to take the relay's last message, which says when and where to come back; well within the grace of `parts`."""
+
+_COMES_BACK_S = 30.0
+"""How long a relay that drains waits for whoever lost the connection: ten times as long as a peer's attempt to come back takes."""
 
 _REJECT_LINGER_S = 1.0
 """How long a rejected peer has to take its reject before the connection is closed."""
@@ -148,7 +151,10 @@ class Relay:
         self._ledger = Ledger(config.policy.allowed_rooms or ())
         self._closing = False
         self._going = False
-        self._everybody_left = asyncio.Event()
+        self._down_at = 0.0
+        self._awaited: dict[Place, float] = {}
+        """Who lost the connection while the relay drains, and until when it is waited for."""
+        self._somebody_left = asyncio.Event()
 
     @classmethod
     def start(
@@ -234,15 +240,30 @@ class Relay:
         return await self._endpoint.answers(timeout=timeout_s)
 
     async def drain(self, seconds: float) -> None:
-        """Let nobody in any more, tell every peer that the relay goes down in `seconds`, and wait that long or until all have left."""
+        """Let nobody new in, tell every peer that the relay goes down in `seconds`, and wait that long or until all have left.
+
+        Who is in a room now and loses the connection is let in again, and waited for a while when nobody else is left.
+        """
         self._going = True
-        self._everybody_left.clear()
+        self._down_at = time.monotonic() + seconds
+        self._rooms.keep_places()
         for peer in self._peers.values():
             peer.channel.post(GoingDown(reason=_GOING, in_s=seconds))
-        if self._peers:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._until_all_have_left()
+
+    async def _until_all_have_left(self) -> None:
+        while True:
+            patience = None
+            if not self._peers:
+                patience = max(self._awaited.values(), default=0.0) - time.monotonic()
+                if patience <= 0:
+                    return
+            self._somebody_left.clear()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(seconds):
-                    await self._everybody_left.wait()
+                async with asyncio.timeout(patience):
+                    await self._somebody_left.wait()
 
     async def close(self) -> None:
         """Tell every peer, close every connection and give up the socket."""
@@ -253,7 +274,7 @@ class Relay:
             code=Code.SHUTTING_DOWN,
             reason=_GOING,
             back_in_s=self.config.back_in_s,
-            relay=None if self.config.successor is None else str(self.config.successor),
+            relay=self._successor,
         )
         for peer in self._peers.values():
             peer.channel.post(farewell)
@@ -263,6 +284,11 @@ class Relay:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._endpoint.stop()
+
+    @property
+    def _successor(self) -> str | None:
+        """What peers are told of the relay that takes this one's place."""
+        return None if self.config.successor is None else str(self.config.successor)
 
     def snapshot(self) -> dict[str, Any]:
         """What `softlan status` shows: rooms, peers and their counters."""
@@ -424,8 +450,14 @@ class Relay:
             reason = "this peer does not take QUIC datagrams (RFC 9221), in which frames travel"
             await self._reject(channel, Reject(code=Code.PROTOCOL_ERROR, reason=reason))
             return None
-        if self._closing or self._going:
-            await self._reject(channel, Reject(code=Code.SHUTTING_DOWN, reason=Code.SHUTTING_DOWN.meaning))
+        if self._closing or (self._going and not self._rooms.has_kept_place(hello)):
+            going = Reject(
+                code=Code.SHUTTING_DOWN,
+                reason=_GOING,
+                back_in_s=self.config.back_in_s,
+                relay=self._successor,
+            )
+            await self._reject(channel, going)
             return None
         rule = self.gate.rules.of(hello.room)
         if connection.ended:
@@ -508,6 +540,10 @@ class Relay:
         self._ledger.admitted += 1
         self._ledger.name(admission.room)
         channel.post(admission.welcome)
+        self._awaited.pop(member.place, None)
+        if self._going:
+            left_s = max(0.0, self._down_at - time.monotonic())
+            channel.post(GoingDown(reason=_GOING, in_s=round(left_s, 3)))
         for other in admission.notify:
             self._peers[other].channel.post(admission.peer_joined)
         log_event(
@@ -609,8 +645,10 @@ class Relay:
         self._unplug(peer)
         if self._peers.get(connection_id) is peer:
             del self._peers[connection_id]
-        if not self._peers:
-            self._everybody_left.set()
+        # What ended it is nothing that ends a session: it comes back.
+        if self._going and code.retry is Retry.LATER and peer.member.resume is not None:
+            self._awaited[peer.member.place] = time.monotonic() + _COMES_BACK_S
+        self._somebody_left.set()
         self._vacate(connection_id, code, peer)
 
     def _vacate(self, connection_id: int, code: Code, peer: _Peer | None = None) -> None:
