@@ -72,8 +72,8 @@ def _told_to_end(name: str) -> Strikes:
                 wrong.append(f"{name} ended with status {status}:\n{program.tail(8)}")
             over = time.monotonic()
             started = await scene.restart(name)
-            await scene.back(over)
-        return Strike(over, ended, started, wrong)
+            back = await scene.back(over)
+        return Strike(over, back, ended, started, wrong)
 
     return strike
 
@@ -122,17 +122,17 @@ def _unplugged(name: str, interface: str) -> Strikes:
 
 
 async def _moved(scene: Scene, dice: random.Random, cycle: int) -> Strike:
-    """Ann's address changes, and back again, so that what is there afterwards can be compared."""
+    """Ann's address changes, and back again, so that what is there afterwards can be compared. The slower of the two counts."""
     over = time.monotonic()
     scene.ann.move(f"203.0.113.{dice.randint(100, 250)}")
-    first = await scene.back(over)
+    away = Strike(over, await scene.back(over))
     await asyncio.sleep(dice.uniform(0, 1))
     over = time.monotonic()
     scene.ann.move(scene.home)
     if scene.home_v6:
         scene.ann.machine.ip(f"addr add {scene.home_v6} dev wan nodad")
-    # The slower of the two moves counts.
-    return Strike(over - max(0.0, first - await scene.back(over)))
+    home = Strike(over, await scene.back(over))
+    return max(away, home, key=lambda strike: strike.back_s or 0.0)
 
 
 # A bad line -----------------------------------------------------------------------------------------------------------

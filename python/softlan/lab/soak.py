@@ -27,6 +27,8 @@ class Strike:
     """One fault that struck: when it was over (seconds of `time.monotonic`), and what was seen that ought not be."""
 
     over: float
+    back_s: float | None = None
+    """Seconds from `over` until the party was back, from a strike that has to know it itself; None: to be measured."""
     ended_s: float | None = None
     """How long a part that was told to end took."""
     start_s: float | None = None
@@ -120,7 +122,7 @@ async def soak(
     for cycle in range(cycles):
         start, marks = time.monotonic(), scene.marks()
         strike = await fault.strike(scene, dice, cycle)
-        outcome.back.append(await scene.back(strike.over))
+        outcome.back.append(await scene.back(strike.over) if strike.back_s is None else strike.back_s)
         if outcome.back[-1] > fault.promised_s:
             told_late = (
                 f"cycle {cycle + 1}, back after {outcome.back[-1]:.2f} s: {scene.story(marks, strike.over)}"
