@@ -317,7 +317,12 @@ async def _supervise(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]],
             work.cancel()
         stopping.set()
         # Whatever hangs must not keep the user: after the grace the work is cancelled.
-        loop.call_later(grace_s, work.cancel)
+        loop.call_later(grace_s, cut_off)
+
+    def cut_off() -> None:
+        if work.cancel():
+            words = f"it was told to end and had not within {grace_s:g} s: it is cut off, and something may be left undone"
+            log_event(logger, Event.SERVICE_HUNG, words, seconds=grace_s)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         # Windows' event loop has no signal handlers; there Ctrl-C arrives as KeyboardInterrupt.

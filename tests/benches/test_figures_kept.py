@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,11 @@ THEN = "2026-01-02, Linux 5.10, 64 cores (load 0.1 at the end), seed 42."
 
 
 def run_of(*outcomes: Outcome, **more: Any) -> dict[str, Any]:
-    return {"bad": faults.bad(list(outcomes)), "faults": [outcome.as_json() for outcome in outcomes], **more}
+    return {
+        "bad": faults.bad(list(outcomes), quick=False),
+        "faults": [outcome.as_json() for outcome in outcomes],
+        **more,
+    }
 
 
 def well() -> Outcome:
@@ -56,9 +61,10 @@ def test_a_fault_that_never_began_or_broke_off_has_its_row_and_its_words(
     status, text = Document(tmp_path, "faults").made_by(faults, monkeypatch, run)
     assert status == 1
     rows = {line.split(" | ")[0].strip("| "): line for line in text.splitlines() if line.startswith("| ")}
-    assert rows["never there"] == "| never there | 0 | - | - | - | - | - | - | - | - | 1 thing | - |"
+    assert rows["never there"] == "| never there | 0 | - | - | - | - | - | - | - | - | - | 1 thing | - |"
     assert (
-        rows["half way"] == "| half way | 1 | 0.50 s | 0.50 s | 0 | - | - | - | - | nothing | 1 thing | - |"
+        rows["half way"]
+        == "| half way | 1 | 0.50 s | 0.50 s | 0 | - | - | - | - | - | nothing | 1 thing | - |"
     )
     assert rows["nothing much"].endswith("| nothing | nothing | - |")
     assert "\n- n: never began: no namespaces\n- b: ended after 1 of 34 cycles: gone\n" in text
@@ -79,6 +85,48 @@ def test_a_good_run_ends_well_and_its_origin_stays_its_own(
 def test_figures_without_an_origin_get_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _, text = Document(tmp_path, "faults").made_by(faults, monkeypatch, run_of(well()))
     assert "did not keep its origin" in text
+
+
+FAR_FROM_PROMISED = {
+    "late": ({"back": [29.0] * 67, "own": [29.0] * 67}, "later than 3 s after 67 cycles, the worst 29.00 s"),
+    "hanging": ({"ended": [0.5, 9.9]}, "took longer than 2 s to end in 1 cycle, 9.90 s at worst"),
+    "harming": ({"spared_lost": 2000, "spared_sent": 2500}, "a bystander lost 2000 of 2500 pings"),
+    "leaking": ({"growth": ("relay", 50 * 1024.0, 45)}, "relay grew by 51200 KiB a cycle over 45 cycles"),
+}
+
+
+@pytest.mark.parametrize("case", FAR_FROM_PROMISED)
+def test_what_is_not_as_promised_is_bad_where_the_machine_had_time(case: str) -> None:
+    figures, words = FAR_FROM_PROMISED[case]
+    outcome = Outcome("f", "a fault", **figures)
+    (told,) = faults.bad([outcome], quick=False)
+    assert told.startswith(f"f: {words}")
+    assert faults.bad([outcome], quick=True) == []
+
+
+def test_what_never_came_back_is_bad_at_any_load_and_told_once() -> None:
+    outcome = Outcome("f", "a fault", back=[0.5, math.inf], own=[0.1, math.inf])
+    for quick in (True, False):
+        assert faults.bad([outcome], quick=quick) == ["f: not back at all after 1 cycle"]
+
+
+def test_the_start_of_the_program_is_nobodys_lateness() -> None:
+    outcome = Outcome("f", "a fault", back=[9.0], started=[8.0], own=[1.0])
+    assert outcome.late == 1
+    assert faults.bad([outcome], quick=False) == []
+
+
+def test_what_a_full_run_had_is_good() -> None:
+    """The worst of each figure in the last full runs, those on a loaded machine included."""
+    worst = Outcome("f", "a fault", back=[2.5], own=[2.5], ended=[0.534], spared_lost=3, spared_sent=36)
+    worst.growth = ("client", 22.2, 45)
+    assert faults.bad([worst], quick=False) == []
+
+
+def test_how_long_parts_took_to_end_is_in_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = run_of(Outcome("t", "told to end", back=[0.5], own=[0.5], ended=[0.2, 1.25]), origin=THEN)
+    _, text = Document(tmp_path, "faults").made_by(faults, monkeypatch, run)
+    assert "| 1.25 s |" in text
 
 
 @pytest.mark.parametrize(("good", "status"), [(True, 0), (False, 1)])

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from softlan.lab import faults
+from softlan.lab.programs import Event, Program
 from softlan.lab.scene import Scene
 from softlan.lab.soak import Fault, Outcome, soak
 
@@ -54,3 +55,52 @@ async def test_the_slower_of_two_moves_counts(waits: tuple[float, float]) -> Non
     outcome = await struck(faults._moved, FakeScene(*waits))
     assert outcome.back == [3.5]
     assert outcome.late == 1
+
+
+class Counting:
+    """A part whose counter of frames rises by so many each time it is asked."""
+
+    def __init__(self, step: int) -> None:
+        self.step, self.count = step, 0
+
+    async def counters(self) -> dict[str, int]:
+        self.count += self.step
+        return {"frames_received": self.count}
+
+
+def loaded(client: int, gateway: int) -> FakeScene:
+    scene: Any = FakeScene()
+    scene.ann.part, scene.gateway = Counting(client), Counting(gateway)
+    return scene
+
+
+async def test_load_that_passes_both_ways_is_load() -> None:
+    assert await faults._without_load(loaded(1_000_000, 1_000_000)) == []
+
+
+@pytest.mark.parametrize(("client", "gateway"), [(0, 0), (1_000_000, 0), (0, 1_000_000), (1, 1)])
+async def test_a_cycle_without_load_is_wrong(
+    client: int, gateway: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(faults, "_LOAD_WITHIN_S", 0.2)
+    (words,) = await faults._without_load(loaded(client, gateway))
+    assert words.startswith("there was no load: ")
+
+
+def ended(*events: str) -> Program:
+    program = Program(None, "relay", ["true"])  # type: ignore[arg-type]  # never started
+    program.events = [Event(name, {}, 0.0) for name in events]
+    return program
+
+
+def test_a_part_that_was_cut_off_has_ended_badly() -> None:
+    assert faults._ended_badly(ended("relay.stopping", "service.hung"), 0, 0)
+    assert faults._ended_badly(ended("relay.stopping", "relay.stopped"), 1, 0)
+    assert faults._ended_badly(ended("relay.stopping", "relay.stopped"), 0, 0) == []
+    assert faults._ended_badly(ended("service.hung", "relay.stopped"), 0, 1) == [], "that was another time"
+
+
+@pytest.mark.parametrize("way", ["kill", "term"])
+def test_a_quick_run_ends_every_part_in_every_way(way: str) -> None:
+    quick = {fault.name for fault in faults.FAULTS if fault.quick}
+    assert quick >= {f"{way}-{part}" for part in ("relay", "gateway", "client")}

@@ -28,6 +28,10 @@ __all__ = ["FAULTS"]
 _LOAD: Final = str(Path(__file__).with_name("load.py"))
 _LOAD_PORT: Final = 5009
 _LOAD_MBIT: Final = 40.0
+_LOADED: Final = 1000.0
+"""Frames a second each way from which there is load: a quarter of what is sent, twenty times what the pings make."""
+_LOAD_WITHIN_S: Final = 30.0
+"""How long the load's own programs may take to start on a machine with other things to do."""
 BAD_PATH: Final = Shape(delay=0.05, jitter=0.05, loss=0.05)
 """Each way: a twentieth lost, and 0 to 100 ms under way, so that datagrams overtake each other."""
 
@@ -62,20 +66,50 @@ def _told_to_end(name: str) -> Strikes:
     async def strike(scene: Scene, dice: random.Random, cycle: int) -> Strike:
         program = scene.parts[name].program
         async with _load(scene):
-            await asyncio.sleep(dice.uniform(0.3, 0.8))
-            asked = time.monotonic()
+            wrong = await _without_load(scene)
+            await asyncio.sleep(dice.uniform(0, 0.5))
+            since, asked = program.mark(), time.monotonic()
             program.send_signal(signal.SIGTERM)
             status = await program.wait(10)
             ended = time.monotonic() - asked
-            wrong = _left_on(scene, name)
-            if status != 0:
-                wrong.append(f"{name} ended with status {status}:\n{program.tail(8)}")
+            wrong += [*_ended_badly(program, status, since), *_left_on(scene, name)]
             over = time.monotonic()
             started = await scene.restart(name)
             back = await scene.back(over)
         return Strike(over, back, ended, started, wrong)
 
     return strike
+
+
+def _ended_badly(program: Program, status: int, since: int) -> list[str]:
+    """What is wrong with how a part ended that was told to after `since` in its log."""
+    if status != 0:
+        return [f"{program.name} ended with status {status}:\n{program.tail(8)}"]
+    if program.found("service.hung", since):
+        return [f"{program.name} did not end by itself and was cut off:\n{program.tail(8)}"]
+    return []
+
+
+async def _without_load(scene: Scene) -> list[str]:
+    """Wait until the load passes through gateway, relay and client both ways; say so if it never does."""
+    deadline = time.monotonic() + _LOAD_WITHIN_S
+    before, then = await _arrived(scene), time.monotonic()
+    while True:
+        await asyncio.sleep(0.1)
+        arrived, now = await _arrived(scene), time.monotonic()
+        rates = [(more - less) / (now - then) for more, less in zip(arrived, before, strict=True)]
+        if min(rates) >= _LOADED:
+            return []
+        if now > deadline:
+            told = " and ".join(f"{rate:.0f}" for rate in rates)
+            return [f"there was no load: {told} frames a second reached client and gateway"]
+        before, then = arrived, now
+
+
+async def _arrived(scene: Scene) -> list[int]:
+    """Frames that client and gateway have received through the relay: what the other end sent has passed through all three then."""
+    counters = await asyncio.gather(scene.ann.part.counters(), scene.gateway.counters())
+    return [counted["frames_received"] for counted in counters]
 
 
 @contextlib.asynccontextmanager
@@ -172,10 +206,10 @@ async def _on_a_bad_path(scene: Scene, dice: random.Random, cycle: int) -> Strik
 
 FAULTS: Final = (
     Fault("kill-relay", "relay: kill -9", _killed("relay"), full=34),
-    Fault("kill-gateway", "gateway: kill -9", _killed("gateway"), (BEN_TO_ANN,), full=33, quick=0),
+    Fault("kill-gateway", "gateway: kill -9", _killed("gateway"), (BEN_TO_ANN,), full=33),
     Fault("kill-client", "client: kill -9", _killed("client"), (BEN_TO_SERVER,), full=33),
     Fault("term-relay", "relay: SIGTERM under load", _told_to_end("relay"), full=67),
-    Fault("term-gateway", "gateway: SIGTERM under load", _told_to_end("gateway"), full=67, quick=0),
+    Fault("term-gateway", "gateway: SIGTERM under load", _told_to_end("gateway"), full=67),
     Fault("term-client", "client: SIGTERM under load", _told_to_end("client"), full=66),
     Fault("lan-cable", "gateway's LAN cable out and in", _unplugged("gateway", ADAPTER), (BEN_TO_ANN,)),
     Fault("wan-client", "client's internet down and up", _unplugged("client", "wan"), (BEN_TO_SERVER,)),

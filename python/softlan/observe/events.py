@@ -104,6 +104,7 @@ class Event(StrEnum):
     INVITE_READY = "invite.ready", logging.INFO
     INVITE_NOTE = "invite.note", logging.INFO
     SERVICE_STALLED = "service.stalled", logging.ERROR
+    SERVICE_HUNG = "service.hung", logging.ERROR
 
     # Observation itself.
     FRAME_FORWARDED = "frame.forwarded", logging.INFO
