@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import datetime
+import time
 from typing import Any
 
 import pytest
 
 from softlan.lab import faults
+from softlan.lab import faults_of_state as state
 from softlan.lab.programs import Event, Program
 from softlan.lab.scene import Scene
 from softlan.lab.soak import Fault, Outcome, soak
@@ -104,3 +107,48 @@ def test_a_part_that_was_cut_off_has_ended_badly() -> None:
 def test_a_quick_run_ends_every_part_in_every_way(way: str) -> None:
     quick = {fault.name for fault in faults.FAULTS if fault.quick}
     assert quick >= {f"{way}-{part}" for part in ("relay", "gateway", "client")}
+
+
+# Clocks ---------------------------------------------------------------------------------------------------------------
+
+
+def line(*, off_s: float) -> Event:
+    """A line that a part wrote just now, by a clock that is off by so much."""
+    stamp = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=off_s)
+    return Event("session.lost", {"ts": stamp.isoformat().replace("+00:00", "Z")}, time.monotonic())
+
+
+@pytest.mark.parametrize(("where", "off_s"), [("+1h", 3600), ("-12h", -43_200), ("-30d", -30 * 86_400)])
+def test_a_clock_is_where_it_was_put_or_that_is_wrong(where: str, off_s: float) -> None:
+    assert state._not_at(where, [line(off_s=0), line(off_s=off_s)], "the relay") == []
+    (words,) = state._not_at(where, [line(off_s=off_s + 600)], "the relay")
+    assert where in words
+
+
+def test_a_clock_that_did_not_move_is_wrong() -> None:
+    assert state._not_at("+11y", [line(off_s=0)], "the client")
+    assert state._not_at("+11y", [], "the client")
+
+
+REFUSED = "connection lost (the relay answered, but its certificate is not valid at this time); trying again in 0.7 s"
+LOST = "connection lost (the relay was restarted); trying again in 0.1 s"
+
+
+@pytest.mark.parametrize(
+    ("said", "right"),
+    [
+        ([("session.retry", LOST), ("session.retry", REFUSED)], True),
+        ([("session.retry", REFUSED), ("session.joined", "in room PARTY1")], False),
+        ([("session.retry", LOST), ("session.joined", "in room PARTY1")], False),
+        ([], False),
+    ],
+)
+async def test_a_far_clock_keeps_its_machine_out_or_that_is_wrong(
+    said: list[tuple[str, str]], right: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(state, "_OUT_WITHIN_S", 0.05)
+    monkeypatch.setattr(state, "_OUT_S", 0.05)
+    part: Any = Silent()
+    part.name, part.program = "ann", ended()
+    part.program.events = [Event(name, {"message": words}, 0.0) for name, words in said]
+    assert (await state._not_kept_out(part, 0) == []) is right

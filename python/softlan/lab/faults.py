@@ -29,7 +29,7 @@ _LOAD: Final = str(Path(__file__).with_name("load.py"))
 _LOAD_PORT: Final = 5009
 _LOAD_MBIT: Final = 40.0
 _LOADED: Final = 1000.0
-"""Frames a second each way from which there is load: a quarter of what is sent, twenty times what the pings make."""
+"""Frames a second each way from which there is load: a quarter of what is sent, five times what the pings make."""
 _LOAD_WITHIN_S: Final = 30.0
 """How long the load's own programs may take to start on a machine with other things to do."""
 BAD_PATH: Final = Shape(delay=0.05, jitter=0.05, loss=0.05)

@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import datetime
 import glob
 import os
 import random
 import signal
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,11 +28,12 @@ from cryptography.hazmat.primitives.serialization import (
     load_der_private_key,
 )
 
+from softlan.observe import capture
 from softlan.relay.certificates import make_dev_certificate
 
 from .namespaces import LabError
-from .party import SERVER_NAME, Party, Relay
-from .programs import Program
+from .party import SERVER_NAME, Part, Party, Relay
+from .programs import Event, Program
 from .scene import Scene, watched
 from .soak import Strike
 
@@ -48,6 +50,17 @@ _NEAR: Final = ("+1h", "-1h", "+12h", "-12h", "+30d", "+5y")
 _KEPT_BAN: Final = "192.0.2.66/32"
 """Somebody who must stay out through all of it."""
 _FAR: Final = ("-30d", "+11y")
+_SECONDS_IN: Final = {"h": 3600, "d": 86_400, "y": 365 * 86_400}
+"""libfaketime's units."""
+_READ_WITHIN_S: Final = 60.0
+"""A clock that is as far from where it was put is where it was put: a line may lie about before it is read."""
+_ASKED: Final = 6
+"""How often a running part is asked for the time: libfaketime answers with the former one now and then while it reads its file."""
+_OUT_WITHIN_S: Final = 15.0
+"""How long a part may take to meet a relay that is back, and to be kept out."""
+_OUT_S: Final = 2.0
+"""How long it must stay out then: some attempts."""
+_OUT_WORDS: Final = "not valid at this time"
 
 
 # Certificate ------------------------------------------------------------------------------------------------------------
@@ -132,30 +145,89 @@ def _clock(party: Party, name: str) -> Path:
 
 
 async def clock_jumped(scene: Scene, dice: random.Random, cycle: int) -> Strike:
-    """A part's clock jumps: nobody may notice. Then a part is killed under that clock, and where it is far off it is set right."""
-    names = {"relay": "relay", "gateway": "gateway", "client": "ann"}
-    name = list(names)[cycle % 3]
+    """A part's clock jumps: nobody may notice. Then a part is killed under that clock.
+
+    With a clock that is far off, a gateway or client must be kept out until it is set right; a relay must not mind.
+    """
+    name = ("relay", "gateway", "client")[cycle % 3]
+    part, relay = scene.parts[name], scene.relay
     far = cycle % 4 == 3
-    start = time.monotonic()
-    set_clock(scene.party, names[name], dice.choice(_FAR if far else _NEAR))
+    where = dice.choice(_FAR if far else _NEAR)
+    start, certificate = time.monotonic(), relay.certificate.read_bytes()
+    set_clock(scene.party, part.name, where)
     await asyncio.sleep(_FAKETIME_NOTICES_S + 2.7)  # beyond every timeout a session has
     lost = sum(pinger.between(start, time.monotonic() - 0.3).lost for pinger in scene.pingers.values())
     wrong = [f"{lost} pings were lost when the {name}'s clock jumped"] if lost else []
-    victim = "relay" if far else name
+    wrong += await _not_moved(part, where)
+    kept_out = far and name != "relay"
+    victim = "relay" if kept_out else name
     program = scene.parts[victim].program
     program.kill()
     await program.wait(5)
-    over = time.monotonic()
+    over, since = time.monotonic(), part.program.mark()
     started: float | None = await scene.restart(victim)
-    if far:
-        # Certificates look expired or not yet valid to who has that clock: it has to be set right before that one is back.
-        await asyncio.sleep(2)
-        set_clock(scene.party, names[name], "+0")
-        await asyncio.sleep(_FAKETIME_NOTICES_S)
-        over, started = time.monotonic(), None
+    if not kept_out:
+        wrong += _not_at(where, part.program.events[since:], f"the {name} that was started under it")
+    if relay.certificate.read_bytes() != certificate:
+        wrong.append("the relay has made itself another certificate")
+    back: float | None = None
+    if kept_out:
+        wrong += await _not_kept_out(part, since)
     else:
-        wrong += [] if await scene.back(over) < float("inf") else ["not back with a clock that is off"]
-    return Strike(over, start_s=started, wrong=wrong)
+        back = await scene.back(over)
+    if far:
+        set_clock(scene.party, part.name, "+0")
+        await asyncio.sleep(_FAKETIME_NOTICES_S)
+    if kept_out:
+        over, started = time.monotonic(), None
+    return Strike(over, back, start_s=started, wrong=wrong)
+
+
+async def _not_moved(part: Part, where: str) -> list[str]:
+    """Have a running part log lines, by asking it for its frames, until one is of the clock that it was given; say so if none is."""
+    wrong: list[str] = []
+    for _ in range(_ASKED):
+        since = part.program.mark()
+        async for _ in capture.ask(await part.capture_socket(), capture.Request()):
+            break
+        told = await part.program.event("capture.started", since=since)
+        if not (wrong := _not_at(where, [told], f"{part.name}, which ran,")):
+            break
+        await asyncio.sleep(0.5)
+    return wrong
+
+
+def _not_at(where: str, lines: Sequence[Event], whose: str) -> list[str]:
+    """What is wrong with a clock that was put `where` when it wrote those lines."""
+    off = [_clock_off(line) for line in lines]
+    meant = float(where[:-1]) * _SECONDS_IN[where[-1]]
+    if any(abs(seconds - meant) <= _READ_WITHIN_S for seconds in off):
+        return []
+    told = ", ".join(f"{seconds:.0f} s" for seconds in off) or "nothing it told"
+    return [f"the clock of {whose} is off by {told}, and should be by {where}"]
+
+
+def _clock_off(line: Event) -> float:
+    """By how many seconds the wall clock was ahead by which a line was written that was just read."""
+    stamp = datetime.datetime.fromisoformat(line.fields["ts"]).timestamp()
+    return stamp - (time.time() - (time.monotonic() - line.at))
+
+
+async def _not_kept_out(part: Part, since: int) -> list[str]:
+    """Wait until a part says that the relay's certificate is of another time; say so if it does not, or joins all the same."""
+    deadline = time.monotonic() + _OUT_WITHIN_S
+    while not any(
+        _OUT_WORDS in event.fields["message"] for event in part.program.found("session.retry", since)
+    ):
+        if time.monotonic() > deadline:
+            return [
+                f"{part.name} does not say that the certificate is of another time:\n{part.program.tail(8)}"
+            ]
+        await asyncio.sleep(0.1)
+    await asyncio.sleep(_OUT_S)
+    if part.program.found("session.joined", since):
+        return [f"{part.name} was not kept out:\n{part.program.tail(8)}"]
+    return []
 
 
 # Disk -------------------------------------------------------------------------------------------------------------------

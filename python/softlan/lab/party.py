@@ -72,6 +72,10 @@ class Part:
         """Find the socket at which the process that runs now answers, waited for."""
         return await self._socket("status")
 
+    async def capture_socket(self) -> Path:
+        """Find the socket at which it hands over frames, waited for."""
+        return await self._socket("capture")
+
     async def _socket(self, kind: str) -> Path:
         while True:
             # Named after the process: one that was killed leaves its own behind.
