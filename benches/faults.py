@@ -26,7 +26,7 @@ from softlan.lab.docs import machine_line, origin_of, replace_between
 from softlan.lab.faults import FAULTS
 from softlan.lab.faults_of_state import private_mounts
 from softlan.lab.namespaces import ensure_namespaces
-from softlan.lab.party import usual_party
+from softlan.lab.party import tap_allowed, usual_party
 from softlan.lab.scene import Scene, watched
 from softlan.lab.soak import Fault, Outcome, soak
 from softlan.texts import several
@@ -148,6 +148,13 @@ async def run(
     )
 
 
+def origin(seed: int) -> str:
+    """Say when and where a run was made, and what it could not look at there."""
+    if tap_allowed():
+        return machine_line(seed)
+    return f"{machine_line(seed)} Without /dev/net/tun: clients were attached to cables, and whether a TAP stays behind was not looked at."
+
+
 def bad(outcomes: list[Outcome], *, quick: bool) -> list[str]:
     """What must not be. A quick run, which any machine makes at any load, is not held to times and slopes."""
     found = []
@@ -185,7 +192,7 @@ def main() -> None:
     def so_far() -> dict[str, Any]:
         return {
             "seconds": round(time.monotonic() - start, 1),
-            "origin": machine_line(told.seed),
+            "origin": origin(told.seed),
             "bad": bad(outcomes, quick=told.quick),
             "faults": [outcome.as_json() for outcome in outcomes],
         }

@@ -82,6 +82,12 @@ def test_a_good_run_ends_well_and_its_origin_stays_its_own(
     assert machine_line(1).partition(",")[0] not in text
 
 
+@pytest.mark.parametrize("allowed", [True, False])
+def test_an_origin_without_taps_says_so(allowed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(faults, "tap_allowed", lambda: allowed)
+    assert ("whether a TAP stays behind was not looked at" in faults.origin(1)) is not allowed
+
+
 def test_figures_without_an_origin_get_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _, text = Document(tmp_path, "faults").made_by(faults, monkeypatch, run_of(well()))
     assert "did not keep its origin" in text

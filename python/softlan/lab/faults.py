@@ -17,7 +17,7 @@ from typing import Final
 
 from . import faults_of_state as state
 from .emulator import Shape, UdpLink
-from .host import promiscuity
+from .host import Host, promiscuity
 from .party import ADAPTER, RELAY_ADDRESS, RELAY_PORT, Party
 from .programs import Program
 from .scene import BEN_TO_ANN, BEN_TO_SERVER, Scene, watched
@@ -144,15 +144,27 @@ async def _load(scene: Scene) -> AsyncIterator[None]:
 
 def _unplugged(name: str, interface: str) -> Strikes:
     async def strike(scene: Scene, dice: random.Random, cycle: int) -> Strike:
-        host = scene.machines[name]
-        if interface == "wan":
-            host.setting("ipv6/conf/wan/keep_addr_on_down", "1")
-        host.ip(f"link set {interface} down")
-        await asyncio.sleep(dice.choice((dice.uniform(0.1, 1), dice.uniform(1, 2.5), dice.uniform(3, 5))))
-        host.ip(f"link set {interface} up")
+        await _down_and_up(scene.machines[name], interface, dice)
         return Strike(time.monotonic())
 
     return strike
+
+
+async def _adapter_down(scene: Scene, dice: random.Random, cycle: int) -> Strike:
+    """Ann's own interface, the TAP, is taken down and up by somebody, while the client runs."""
+    await _down_and_up(scene.ann.host, ADAPTER, dice)
+    if scene.ann.attached:
+        # The kernel puts back its own route to the network, and not the lab's, which has an MTU.
+        scene.ann.station.set_address(f"{scene.ann.address}/24")
+    return Strike(time.monotonic())
+
+
+async def _down_and_up(host: Host, interface: str, dice: random.Random) -> None:
+    if interface == "wan":
+        host.setting("ipv6/conf/wan/keep_addr_on_down", "1")
+    host.ip(f"link set {interface} down")
+    await asyncio.sleep(dice.choice((dice.uniform(0.1, 1), dice.uniform(1, 2.5), dice.uniform(3, 5))))
+    host.ip(f"link set {interface} up")
 
 
 async def _moved(scene: Scene, dice: random.Random, cycle: int) -> Strike:
@@ -212,6 +224,7 @@ FAULTS: Final = (
     Fault("term-gateway", "gateway: SIGTERM under load", _told_to_end("gateway"), full=67),
     Fault("term-client", "client: SIGTERM under load", _told_to_end("client"), full=66),
     Fault("lan-cable", "gateway's LAN cable out and in", _unplugged("gateway", ADAPTER), (BEN_TO_ANN,)),
+    Fault("tap", "client's TAP down and up", _adapter_down, (BEN_TO_SERVER,)),
     Fault("wan-client", "client's internet down and up", _unplugged("client", "wan"), (BEN_TO_SERVER,)),
     Fault(
         "wan-gateway", "gateway's internet down and up", _unplugged("gateway", "wan"), (BEN_TO_ANN,), quick=0

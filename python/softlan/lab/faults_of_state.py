@@ -12,9 +12,11 @@ import contextlib
 import ctypes
 import datetime
 import glob
+import json
 import os
 import random
 import signal
+import sys
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
@@ -32,7 +34,7 @@ from softlan.observe import capture
 from softlan.relay.certificates import make_dev_certificate
 
 from .namespaces import LabError
-from .party import SERVER_NAME, Part, Party, Relay
+from .party import RELAY_ADDRESS, RELAY_PORT, ROOM, SERVER_NAME, Part, Party, Relay
 from .programs import Event, Program
 from .scene import Scene, watched
 from .soak import Strike
@@ -47,6 +49,18 @@ _FAKETIME_NOTICES_S: Final = 1.3
 """It reads its file once a second."""
 _NEAR: Final = ("+1h", "-1h", "+12h", "-12h", "+30d", "+5y")
 """Clocks with which a dev certificate, backdated by a day and good for ten years, is valid."""
+_INVITED_S: Final = 7200.0
+"""How long invites are good: longer than any run, so that none that was used is forgotten."""
+_VISIT: Final = """
+import asyncio, sys
+from softlan.client import Session
+
+async def visit(relay, server_name, certificate, room, key):
+    async with Session.join(relay=relay, server_name=server_name, certificate=certificate, room=room, key=key):
+        pass
+
+asyncio.run(visit(*sys.argv[1:]))
+"""
 _KEPT_BAN: Final = "192.0.2.66/32"
 """Somebody who must stay out through all of it."""
 _FAR: Final = ("-30d", "+11y")
@@ -294,6 +308,8 @@ async def disk_full(scene: Scene, dice: random.Random, cycle: int) -> Strike:
         wrong += await _newcomer(scene, dice)
         wrong += await _reload(scene)
         wrong += await _ban(scene, dice)
+        key, unwritten = await _used_invite(scene)
+        wrong += unwritten
         name = ("relay", "gateway", "client")[cycle % 3]
         program = scene.parts[name].program
         program.kill()
@@ -304,6 +320,8 @@ async def disk_full(scene: Scene, dice: random.Random, cycle: int) -> Strike:
             wrong.append(f"{name} is not back while the disk is full")
         if (held := await _bans(scene.relay)) != [_KEPT_BAN]:
             wrong.append(f"the bans after that are {held}")
+        if name == "relay":
+            wrong += await _visit(scene, key, "hello.rejected", code="invite-used")
     finally:
         empty(disk)
     return Strike(over, start_s=started, wrong=wrong)
@@ -373,6 +391,45 @@ async def _ban(scene: Scene, dice: random.Random) -> list[str]:
     if file.read_bytes() != before:
         wrong.append("the file of bans still holds what was lifted")
     return wrong
+
+
+async def _used_invite(scene: Scene) -> tuple[str, list[str]]:
+    """An invite for one lets in one, also where that cannot be written down; it is, with the next that is used once there is room.
+
+    Gives that next one, and what is wrong.
+    """
+    relay, disk = scene.relay, scene.party.directory
+    file = _state_of(scene.party) / "used-invites.json"
+    before = file.read_bytes() if file.exists() else b""
+    first, second = [
+        (await relay.ask("invite", room=ROOM, once=True, expires_s=_INVITED_S))["key"] for _ in range(2)
+    ]
+    since = relay.program.mark()
+    wrong = await _visit(scene, first, "peer.joined")
+    if not relay.program.found("state.failed", since):
+        wrong.append("nobody was told that a used invite could not be written")
+    wrong += await _visit(scene, first, "hello.rejected", code="invite-used")
+    if (file.read_bytes() if file.exists() else b"") != before:
+        wrong.append("the file of used invites was damaged")
+    empty(disk)
+    wrong += await _visit(scene, second, "peer.joined")
+    used = len(json.loads(file.read_bytes())) if file.exists() else 0
+    if used != (len(json.loads(before)) if before else 0) + 2:
+        wrong.append(f"the file of used invites did not follow: it holds {used}")
+    fill(disk)
+    return second, wrong
+
+
+async def _visit(scene: Scene, key: str, event: str, **fields: object) -> list[str]:
+    """Have somebody new come with that key and go again; say so if the relay does not tell that event of it."""
+    since = scene.relay.program.mark()
+    where = f"{RELAY_ADDRESS}:{RELAY_PORT}", SERVER_NAME, str(scene.relay.certificate), ROOM, key
+    visitor = Program(scene.ann.machine, "visitor", [sys.executable, "-c", _VISIT, *where])
+    await visitor.start()
+    await visitor.wait(90)
+    if scene.relay.program.found(event, since, **fields):
+        return []
+    return [f"a visitor with an invite had no {event}:\n{visitor.tail(8)}\n{scene.relay.program.tail(8)}"]
 
 
 async def _bans(relay: Relay) -> list[str]:
