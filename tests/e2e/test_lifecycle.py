@@ -11,11 +11,14 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
+from softlan._core import Mac
+from softlan.client.linux import try_adapter
 from softlan.lab import Party, Player, Program, usual_party
-from softlan.lab.host import promiscuity
+from softlan.lab.host import Host, promiscuity
 from softlan.lab.packets import BROADCAST, ethernet
 from softlan.lab.party import Client, Part
 from softlan.lab.probes import first_reply, ping
+from softlan.lab.testing import need_tun
 
 ENDS_WITHIN = 5.0
 """Seconds; people are promised two, a busy test machine gets more."""
@@ -56,6 +59,39 @@ async def test_a_client_told_to_end(full_party: Party, number: int) -> None:
         assert promiscuity(ann.machine, "cable0") == 0
     else:
         assert other_interfaces(ann) == set()
+
+
+def tap_of(host: Host) -> tuple[str, int, bool]:
+    """MAC, MTU and whether it is up of the interface `lan0`."""
+    (told,) = json.loads(host.run("ip", "-j", "link", "show", "dev", "lan0"))
+    return told["address"], told["mtu"], "UP" in told["flags"]
+
+
+def persistent_tap(host: Host, state: str) -> tuple[str, int, bool]:
+    """Make a TAP that stays when nobody uses it."""
+    host.ip("tuntap add dev lan0 mode tap", f"link set lan0 address 02:00:5e:00:53:01 mtu 1450 {state}")
+    return tap_of(host)
+
+
+@pytest.mark.parametrize("state", ["up", "down"])
+async def test_a_tap_that_was_there_before_is_given_back(empty_party: Party, state: str) -> None:
+    need_tun(empty_party.attach)
+    await empty_party.start_relay()
+    ann = empty_party.make_client("ann")
+    before = persistent_tap(ann.machine, state)
+    await ann.start()
+    assert tap_of(ann.machine) == (ann.station.mac.hex(":"), ann.tap_mtu, True)
+    await end(ann.part, signal.SIGTERM)
+    assert tap_of(ann.machine) == before
+
+
+@pytest.mark.parametrize("state", ["up", "down"])
+async def test_a_tap_that_was_only_tried_is_as_it_was(empty_party: Party, state: str) -> None:
+    need_tun(empty_party.attach)
+    host = empty_party.machine("ann")
+    before = persistent_tap(host, state)
+    assert host.call(lambda: try_adapter("lan0", None, Mac.random_local())) == "lan0"
+    assert tap_of(host) == before
 
 
 @pytest.mark.parametrize("number", SIGNALS)

@@ -1,23 +1,37 @@
 """The client's adapter on Linux: a TAP of its own, or an existing interface for machines without /dev/net/tun.
 
-A TAP disappears with its last file descriptor, so the kernel itself cleans up after a crash. An existing interface is used as it is.
+A TAP disappears with its last file descriptor, so the kernel itself cleans up after a crash. One that was there before (`ip tuntap add`)
+stays, and gets back what it was given for the time of play. An existing interface is used as it is.
 """
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import socket
 import struct
 import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
 
 from softlan._core import MIN_TAP_MTU, CoreError, Mac, PacketSocket, TapDevice
 from softlan.errors import InterfaceError, PrivilegeError, SoftlanError, UnsupportedPlatformError
+from softlan.observe.events import Event
+from softlan.observe.logs import log_event
 
 __all__ = ["AttachedAdapter", "TapAdapter", "port_error", "try_adapter"]
 
-_SIOCSIFMTU = 0x8922
+logger = logging.getLogger(__name__)
+
+_SIOCGIFFLAGS, _SIOCSIFFLAGS = 0x8913, 0x8914
+_SIOCGIFMTU, _SIOCSIFMTU = 0x8921, 0x8922
+_SIOCSIFHWADDR, _SIOCGIFHWADDR = 0x8924, 0x8927
 """linux/sockios.h."""
-_IFREQ_MTU = "16si20x"
-"""struct ifreq with ifr_name and ifr_mtu, 40 bytes (linux/if.h)."""
+_IFREQ_FLAGS, _IFREQ_MTU, _IFREQ_HWADDR = "16sH22x", "16si20x", "16s16s8x"
+"""struct ifreq with ifr_name and ifr_flags, ifr_mtu or ifr_hwaddr, 40 bytes (linux/if.h)."""
+_IFF_UP = 0x1
+"""linux/if.h."""
 
 _HINTS = {
     "no-privilege": "run it as root (sudo), or give it the capabilities CAP_NET_ADMIN and CAP_NET_RAW",
@@ -44,10 +58,10 @@ def _require_linux() -> None:
 
 
 class TapAdapter:
-    """A TAP with the client's MAC, up, and gone when closed."""
+    """A TAP with the client's MAC, up, and gone when closed; one that was there before is then as it was."""
 
     def __init__(self, name: str | None, mac: Mac, mtu: int) -> None:
-        """Create it.
+        """Create it, or take over a persistent one of that name that nobody uses.
 
         Raises:
             PrivilegeError, InterfaceError: with what to do about it.
@@ -55,9 +69,11 @@ class TapAdapter:
 
         """
         _require_linux()
+        self._former = None if name is None else _Former.of(name)
         try:
             self._device = TapDevice.create(name, mac, mtu)
         except CoreError as error:
+            self._put_back()
             raise port_error(error) from error
 
     @property
@@ -84,8 +100,14 @@ class TapAdapter:
         """Leave routes alone: they are the administrator's on Linux."""
 
     def close(self) -> None:
-        """Remove the TAP, unless a bridge has it, which then does."""
+        """Remove the TAP, unless a bridge has it, which then does. One that was there before stays, as it was."""
         self._device.close()
+        self._put_back()
+
+    def _put_back(self) -> None:
+        former, self._former = self._former, None
+        if former is not None:
+            former.put_back()
 
 
 class AttachedAdapter:
@@ -133,7 +155,7 @@ class AttachedAdapter:
 def try_adapter(tap: str | None, attach: str | None, mac: Mac) -> str:
     """Make the adapter a client would use, a TAP or the interface `attach`, and give it up at once; gives its name.
 
-    The kernel removes a TAP with its last descriptor, so it is gone when this returns.
+    The kernel removes a TAP with its last descriptor, so it is gone when this returns, or as it was if it was there before.
 
     Raises:
         PrivilegeError, InterfaceError: with what to do about it.
@@ -146,13 +168,76 @@ def try_adapter(tap: str | None, attach: str | None, mac: Mac) -> str:
     return name
 
 
+@dataclass(frozen=True, slots=True)
+class _Former:
+    """What an interface was like before a client used it."""
+
+    name: str
+    index: int
+    mac: bytes
+    """struct sockaddr with the link address, 16 bytes."""
+    mtu: int
+    up: bool
+
+    @classmethod
+    def of(cls, name: str) -> _Former | None:
+        """Look at an interface; None: there is none of that name."""
+        try:
+            # First, because it knows no name that is too long, where the others cut it.
+            index = socket.if_nametoindex(name)
+            mac, mtu = _ask(name, _SIOCGIFHWADDR, _IFREQ_HWADDR), _ask(name, _SIOCGIFMTU, _IFREQ_MTU)
+            flags = _ask(name, _SIOCGIFFLAGS, _IFREQ_FLAGS)
+        except (OSError, ValueError):
+            return None
+        return cls(name, index, mac, mtu, bool(flags & _IFF_UP))
+
+    def put_back(self) -> None:
+        """Make the interface as it was, where it is not; what cannot be is told in the log."""
+        now = _Former.of(self.name)
+        if now is None or now.index != self.index:
+            return  # It has gone meanwhile, whatever has its name.
+        if now.up and not self.up:
+            with self._told_if_stuck("down"):
+                flags = _ask(self.name, _SIOCGIFFLAGS, _IFREQ_FLAGS)
+                _tell(self.name, _SIOCSIFFLAGS, _IFREQ_FLAGS, flags & ~_IFF_UP)
+        if now.mtu != self.mtu:
+            with self._told_if_stuck(f"MTU {self.mtu}"):
+                _tell(self.name, _SIOCSIFMTU, _IFREQ_MTU, self.mtu)
+        if now.mac != self.mac:
+            with self._told_if_stuck("MAC address"):
+                _tell(self.name, _SIOCSIFHWADDR, _IFREQ_HWADDR, self.mac)
+
+    @contextlib.contextmanager
+    def _told_if_stuck(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            words = f"could not put back what {self.name} was ({what}): {error.strerror}"
+            log_event(logger, Event.SETTING_STUCK, words, interface=self.name)
+
+
 def _set_mtu(name: str, mtu: int) -> None:
+    try:
+        _tell(name, _SIOCSIFMTU, _IFREQ_MTU, mtu)
+    except OSError as error:
+        raise InterfaceError(f"cannot set the MTU of {name} to {mtu}: {error.strerror}") from error
+
+
+def _ask(name: str, number: int, layout: str) -> Any:
+    """Ask the kernel for one thing about an interface. Raises `OSError`."""
+    answer = _ioctl(number, struct.pack("16s24x", name.encode()))
+    return struct.unpack(layout, answer)[1]
+
+
+def _tell(name: str, number: int, layout: str, value: int | bytes) -> None:
+    """Set one thing about an interface. Raises `OSError`."""
+    _ioctl(number, struct.pack(layout, name.encode(), value))
+
+
+def _ioctl(number: int, request: bytes) -> bytes:
     if sys.platform == "win32":
         raise AssertionError("no adapter of this module is ever made there")
     import fcntl
 
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
-        try:
-            fcntl.ioctl(control, _SIOCSIFMTU, struct.pack(_IFREQ_MTU, name.encode(), mtu))
-        except OSError as error:
-            raise InterfaceError(f"cannot set the MTU of {name} to {mtu}: {error.strerror}") from error
+        return fcntl.ioctl(control, number, request)

@@ -84,7 +84,7 @@ class Event(StrEnum):
     INTERFACE_UP = "interface.up", logging.INFO
     INTERFACE_WARNING = "interface.warning", logging.WARNING
 
-    # What a client changes on a Windows machine, and puts back.
+    # What a client changes on a machine, and puts back: on Windows, and on Linux of a TAP that was there before.
     ADAPTER_OPENED = "adapter.opened", logging.INFO
     ADAPTER_WARNING = "adapter.warning", logging.WARNING
     ADAPTER_MAC = "adapter.mac", logging.INFO
