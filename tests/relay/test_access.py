@@ -199,3 +199,13 @@ def test_used_invites_are_bounded_and_none_is_forgotten(monkeypatch: pytest.Monk
     assert not used.use("d", 40, "ann", 5)
     assert used.use("d", 40, "ann", 10)
     assert set(used.used) == {"b", "c", "d"}
+
+
+def test_where_too_many_were_used_the_first_that_expired_is_forgotten(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(access, "MAX_USED", 3)
+    used = UsedInvites()
+    assert all(used.use(name, expires, "ann", 0) for name, expires in (("a", 20), ("b", 10), ("c", 30)))
+    assert used.use("d", 3000, "ann", 2000)
+    assert set(used.used) == {"a", "c", "d"}

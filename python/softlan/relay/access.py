@@ -25,7 +25,7 @@ MAX_USED = 16384
 
 
 class UsedInvites:
-    """Which single-use invites were used, and by whom, until they expire. `used` may be saved and given back."""
+    """Which single-use invites were used, and by whom, at least until they expire. `used` may be saved and given back."""
 
     def __init__(self, used: Mapping[str, tuple[int, str]] | None = None) -> None:
         self.used: dict[str, tuple[int, str]] = dict(used or {})
@@ -38,8 +38,7 @@ class UsedInvites:
         former = self.used.get(invite_id)
         if former is not None:
             return bool(who) and former[1] == who
-        if len(self.used) >= MAX_USED:
-            self.prune(now)
+        self._make_room(now)
         # Forgetting one that is still good would let it be used twice: rather none more are taken.
         if len(self.used) >= MAX_USED:
             return False
@@ -47,9 +46,15 @@ class UsedInvites:
         self.taken += 1
         return True
 
-    def prune(self, now: float) -> None:
-        """Forget those that have expired."""
-        self.used = {name: entry for name, entry in self.used.items() if entry[0] > now}
+    def _make_room(self, now: float) -> None:
+        """Forget as many as one more takes, of those that have expired the first to do so first.
+
+        The others stay: a wall clock that ran ahead may be set right again, and they would be good once more.
+        """
+        if (excess := len(self.used) + 1 - MAX_USED) > 0:
+            expired = [name for name, (expires, _) in self.used.items() if expires <= now]
+            for name in sorted(expired, key=lambda name: self.used[name][0])[:excess]:
+                del self.used[name]
 
 
 @dataclass(frozen=True, slots=True)

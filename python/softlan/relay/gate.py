@@ -17,6 +17,7 @@ from softlan.control.codes import Code
 from softlan.control.keys import Claim, Passphrase
 from softlan.control.messages import Hello, Reject
 from softlan.relay.access import Invites, judge, passphrases
+from softlan.relay.bans import Kicks
 from softlan.relay.limits import AddressCounts, Bucket, Buckets, Rate, Unannounced, line_of
 from softlan.relay.rules import OPEN_RULES, Rules
 from softlan.relay.state import RelayState
@@ -62,6 +63,7 @@ class Gate:
         self.limits = limits
         self.rules = rules
         self.state = RelayState() if state is None else state
+        self.kicks = Kicks()
         self.turned_away: Counter[Code] = Counter()
         self._connections = AddressCounts(limits.connections)
         self._unannounced: Unannounced[Connection] = Unannounced(limits.unannounced)
@@ -94,11 +96,10 @@ class Gate:
 
     def snapshot(self) -> dict[str, object]:
         """What `softlan status` shows."""
-        now = time.time()
         return {
             "turned_away": {code.value: count for code, count in sorted(self.turned_away.items())},
             "unannounced": len(self._unannounced),
-            "bans": sum(1 for ban in self.state.bans.held(now) if not ban.kick),
+            "bans": len(self.state.bans.held(time.time())),
         }
 
     # Hellos -----------------------------------------------------------------------------------------------------------
@@ -129,7 +130,7 @@ class Gate:
             refusal = self._judge_key(hello, connection, line, secrets)
             if self.state.used.taken != taken_before:
                 # Before the peer is let in: an invite that was used must not be good again after a crash.
-                await on_disk(self.state.save_used(time.time()), USED_WITHIN_S)
+                await on_disk(self.state.save_used(), USED_WITHIN_S)
         return refusal or self._banned(hello, connection)
 
     def _judge_key(
@@ -165,13 +166,12 @@ class Gate:
             await self._stretch(room, key)
 
     def _banned(self, hello: Hello, connection: Connection) -> Reject | None:
-        address = connection.proven_address
-        ban = self.state.bans.against(hello.room, hello.role, hello.mac, address, time.time())
-        if ban is None:
-            return None
-        if ban.kick:
+        peer = hello.room, hello.role, hello.mac, connection.proven_address
+        if self.state.bans.against(*peer, time.time()) is not None:
+            return Reject(code=Code.BANNED, reason=Code.BANNED.meaning)
+        if self.kicks.against(*peer, time.monotonic()):
             return Reject(code=Code.KICKED, reason="the relay's operator sent you away for a minute")
-        return Reject(code=Code.BANNED, reason=Code.BANNED.meaning)
+        return None
 
     async def _stretch(self, room: str, key: Passphrase) -> bytes:
         """Give a passphrase's secret; made one at a time, because each takes 32 MiB."""
