@@ -13,7 +13,7 @@ from softlan.control.fields import Role
 from softlan.control.keys import Claim, Passphrase, RoomKey, issue, parse_key
 from softlan.control.messages import Hello
 from softlan.relay import access
-from softlan.relay.access import Invites, UsedInvites, judge, passphrases
+from softlan.relay.access import Invites, UsedInvites, fingerprint, judge, passphrases, single_use
 from softlan.relay.rules import RoomRule
 
 ANN, BEN = Mac("02:00:5e:10:00:01"), Mac("02:00:5e:10:00:02")
@@ -83,6 +83,8 @@ class Door:
         claim = Claim(exported=seen, room="PARTY1", role=role, mac=mac_or_none)
         secrets = {known: stretched(known) for known in passphrases(rule, hello)}
         refusal = judge(rule, hello, claim, secrets.__getitem__, self.invites, now=now)
+        if refusal is None and (facts := single_use(hello)) is not None:
+            assert self.invites.used.use(facts.id, facts.expires, fingerprint(hello), now)
         return None if refusal is None else refusal.code
 
 

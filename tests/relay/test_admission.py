@@ -29,7 +29,7 @@ from softlan.relay.rules import RoomRule, Rules
 from softlan.relay.server import Relay, RelayConfig
 from softlan.relay.state import RelayState
 
-ANN, BEN = Mac("02:00:5e:10:00:01"), Mac("02:00:5e:10:00:02")
+ANN, BEN, CAT = Mac("02:00:5e:10:00:01"), Mac("02:00:5e:10:00:02"), Mac("02:00:5e:10:00:03")
 KEY = Passphrase("correct horse")
 
 
@@ -99,6 +99,12 @@ async def answer(channel: ControlChannel) -> Welcome | Reject:
     return decode_answer(body)
 
 
+async def code_of(channel: ControlChannel) -> Code | None:
+    """Why a hello is refused, None when it is not."""
+    said = await answer(channel)
+    return said.code if isinstance(said, Reject) else None
+
+
 def invite(relay: Relay) -> RoomKey:
     key = issue(relay.gate.state.invite_key, "R", expires=int(time.time() + 999), once=True)
     return parse_key(key)
@@ -119,6 +125,66 @@ async def test_a_hello_whose_peer_has_gone_takes_nobodys_place(
         await until(lambda: sum(relay.gate._connections._counts.values()) == 1)
         assert not second.connection.ended
         assert relay.peer_count == 1
+        assert await code_of(await call(relay).hello("R", key, BEN)) is Code.INVITE_USED, (
+            "the second is in by it"
+        )
+
+
+async def test_who_gets_no_place_has_not_used_the_invite(
+    tmp_path: Path, call: Callable[[Relay], Caller]
+) -> None:
+    rules = Rules(rooms={"R": RoomRule(code="R", key=KEY, max_peers=2)})
+    async with keeping(tmp_path, rules) as relay:
+        key = invite(relay)
+        ann = await call(relay).hello("R", KEY)
+        assert await code_of(ann) is None
+        twin = await call(relay).hello("R", key, ANN, resume="ab" * 32)
+        assert await code_of(twin) is Code.DUPLICATE_MAC
+        full = await call(relay).hello("R", KEY, CAT)
+        assert await code_of(full) is None
+        assert await code_of(await call(relay).hello("R", key, BEN, resume="cd" * 32)) is Code.ROOM_FULL
+        full.connection.close(0, "")
+        await until(lambda: relay.peer_count == 1)
+        assert not ann.connection.ended
+        assert await code_of(await call(relay).hello("R", key, BEN, resume="ef" * 32)) is None
+        assert await code_of(await call(relay).hello("R", key, CAT)) is Code.INVITE_USED
+
+
+async def test_an_invite_is_good_again_where_the_place_went_while_it_was_written_down(
+    tmp_path: Path, call: Callable[[Relay], Caller]
+) -> None:
+    rules = Rules(rooms={"R": RoomRule(code="R", key=KEY, max_peers=1)})
+    async with keeping(tmp_path, rules) as relay:
+        key, used = invite(relay), relay.gate.state.used
+        with slow_disk(relay):
+            late = await call(relay).hello("R", key, BEN, resume="ab" * 32)
+            await until(lambda: bool(used.used))
+            quick = await call(relay).hello("R", KEY, CAT)
+            assert await code_of(quick) is None
+            again = await call(relay).hello("R", key, BEN, resume="ab" * 32)
+            assert await code_of(again) is Code.ROOM_FULL
+            assert used.used, "the first hello still waits, and has used it"
+        assert await code_of(late) is Code.ROOM_FULL
+        quick.connection.close(0, "")
+        await until(lambda: relay.peer_count == 0)
+        assert not used.used
+        await asyncio.to_thread(relay.gate.state._writer._thread.submit(bool).result)
+        assert (tmp_path / "used-invites.json").read_bytes() == b"{}"
+        assert await code_of(await call(relay).hello("R", key, CAT)) is None
+
+
+async def test_an_invite_is_good_again_where_the_peer_went_while_it_was_written_down(
+    tmp_path: Path, call: Callable[[Relay], Caller]
+) -> None:
+    async with keeping(tmp_path) as relay:
+        key = invite(relay)
+        with slow_disk(relay):
+            gone = await call(relay).hello("R", key, resume="ab" * 32)
+            await until(lambda: bool(relay.gate.state.used.used))
+            gone.connection.close(0, "gave up")
+            await until(lambda: all(c.ended for c in relay.gate._uses))
+        await until(lambda: not relay.gate.state.used.used)
+        assert await code_of(await call(relay).hello("R", key, BEN)) is None
 
 
 async def test_an_invite_that_takes_a_forgotten_ones_place_is_on_the_disk_before_its_peer_is_in(

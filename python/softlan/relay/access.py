@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 
 from softlan.control.codes import Code
 from softlan.control.fields import FieldFault, Role
-from softlan.control.keys import Claim, Passphrase, invite_secret, read_token
+from softlan.control.keys import Claim, InviteFacts, Passphrase, invite_secret, read_token
 from softlan.control.messages import Hello, Reject
 from softlan.relay.rules import RoomRule
 
-__all__ = ["Invites", "Secrets", "UsedInvites", "judge", "passphrases"]
+__all__ = ["Invites", "Secrets", "UsedInvites", "fingerprint", "judge", "passphrases", "single_use"]
 
 Secrets = Callable[[Passphrase], bytes]
 """Gives the secret of a passphrase for the room at hand (`Passphrase.secret`, which takes its time)."""
@@ -30,21 +30,26 @@ class UsedInvites:
     def __init__(self, used: Mapping[str, tuple[int, str]] | None = None) -> None:
         self.used: dict[str, tuple[int, str]] = dict(used or {})
         """By invite id: when it expires, in seconds since 1970, and the fingerprint of who used it."""
-        self.taken = 0
-        """How many were taken note of, those forgotten since included."""
+
+    def allows(self, invite_id: str, who: str) -> bool:
+        """Say whether nobody has used it, or just this one."""
+        former = self.used.get(invite_id)
+        return former is None or (bool(who) and former[1] == who)
 
     def use(self, invite_id: str, expires: int, who: str, now: float) -> bool:
         """Take note of a use; False when another used it, or when no more can be remembered."""
-        former = self.used.get(invite_id)
-        if former is not None:
-            return bool(who) and former[1] == who
+        if invite_id in self.used:
+            return self.allows(invite_id, who)
         self._make_room(now)
         # Forgetting one that is still good would let it be used twice: rather none more are taken.
         if len(self.used) >= MAX_USED:
             return False
         self.used[invite_id] = (expires, who)
-        self.taken += 1
         return True
+
+    def give_back(self, invite_id: str) -> None:
+        """Undo a `use`: it let nobody in."""
+        self.used.pop(invite_id, None)
 
     def _make_room(self, now: float) -> None:
         """Forget as many as one more takes, of those that have expired the first to do so first.
@@ -67,7 +72,7 @@ class Invites:
     def judge(
         self, rule: RoomRule, hello: Hello, token: str, proof: str, claim: Claim, *, now: float
     ) -> Reject | None:
-        """Say why an invite does not let a hello in; None when it does. One for a single use is used then."""
+        """Say why an invite does not let a hello in; None when it does. One for a single use is not used by that: see `single_use`."""
         # Nothing a token says is looked at before its secret has been proven.
         if not claim.fits(proof, invite_secret(self.key, token)):
             return _key_wrong("that invite is not of this relay, or it is damaged")
@@ -85,9 +90,17 @@ class Invites:
             return Reject(code=Code.INVITE_EXPIRED, reason=Code.INVITE_EXPIRED.meaning)
         if (refusal := _judge_role(rule, hello)) is not None:
             return refusal
-        if facts.once and not self.used.use(facts.id, facts.expires, _fingerprint(hello), now):
+        if facts.once and not self.used.allows(facts.id, fingerprint(hello)):
             return Reject(code=Code.INVITE_USED, reason=Code.INVITE_USED.meaning)
         return None
+
+
+def single_use(hello: Hello) -> InviteFacts | None:
+    """Give the invite for a single use with which a hello comes that `judge` lets in: to be used once its peer has a place."""
+    if hello.token is None or hello.proof is None:
+        return None
+    facts = read_token(hello.token)
+    return facts if facts.once else None
 
 
 def passphrases(rule: RoomRule, hello: Hello) -> tuple[Passphrase, ...]:
@@ -139,7 +152,7 @@ def _fits(key: Passphrase | None, proof: str, claim: Claim, secrets: Secrets) ->
     return key is not None and claim.fits(proof, secrets(key))
 
 
-def _fingerprint(hello: Hello) -> str:
+def fingerprint(hello: Hello) -> str:
     """Tell one peer from others without keeping its secret. Who sends no `resume` cannot be told apart, and does not come back."""
     if hello.resume is None:
         return ""

@@ -9,14 +9,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from softlan._core import Connection, CoreError
 from softlan.control.codes import Code
 from softlan.control.keys import Claim, Passphrase
 from softlan.control.messages import Hello, Reject
-from softlan.relay.access import Invites, judge, passphrases
+from softlan.relay.access import Invites, fingerprint, judge, passphrases, single_use
 from softlan.relay.bans import Kicks
 from softlan.relay.limits import AddressCounts, Bucket, Buckets, Rate, Unannounced, line_of
 from softlan.relay.rules import OPEN_RULES, Rules
@@ -72,6 +72,8 @@ class Gate:
         self._misbehaved: Buckets[str] = Buckets(limits.misbehaved)
         self._secrets: dict[tuple[str, Passphrase], bytes] = {}
         self._stretching = asyncio.Lock()
+        self._uses: dict[Connection, str] = {}
+        """Invites for a single use by the connection whose hello uses them, until its peer is in or is not let in."""
 
     # Connections ------------------------------------------------------------------------------------------------------
 
@@ -104,9 +106,17 @@ class Gate:
 
     # Hellos -----------------------------------------------------------------------------------------------------------
 
-    async def judge(self, hello: Hello, connection: Connection, *, comes_back: bool = False) -> Reject | None:
-        """Say why a hello is refused before places are looked at; None when it is not.
+    async def judge(
+        self,
+        hello: Hello,
+        connection: Connection,
+        has_place: Callable[[], bool],
+        *,
+        comes_back: bool = False,
+    ) -> Reject | None:
+        """Say why a hello is refused whether or not there is a place; None when it is not, and `let_in` or `turn_away` is to follow.
 
+        An invite for a single use is used, and that is written down, only where the hello `has_place`; there may be none any more then.
         Who `comes_back` to a place in its room is not kept out for what others of its address have sent.
         """
         line, now = line_of(connection.proven_address), time.monotonic()
@@ -125,12 +135,10 @@ class Gate:
             secrets = await self._secrets_for(rules, hello)
             if rules is not self.rules:
                 continue
-            # Counted here and not before it waited: others may have used invites of theirs meanwhile.
-            taken_before = self.state.used.taken
             refusal = self._judge_key(hello, connection, line, secrets)
-            if self.state.used.taken != taken_before:
-                # Before the peer is let in: an invite that was used must not be good again after a crash.
-                await on_disk(self.state.save_used(), USED_WITHIN_S)
+            refusal = refusal or self._banned(hello, connection)
+            if refusal is None and has_place():
+                refusal = await self._use_invite(hello, connection)
         return refusal or self._banned(hello, connection)
 
     def _judge_key(
@@ -149,6 +157,29 @@ class Gate:
         if hello.proof is not None and (refusal is None or refusal.code is not Code.KEY_WRONG):
             self._wrong_keys.give_back(line)
         return refusal
+
+    async def _use_invite(self, hello: Hello, connection: Connection) -> Reject | None:
+        """Use an invite for a single use, if a hello comes with one that it has not used before."""
+        facts, used = single_use(hello), self.state.used
+        if facts is None or facts.id in used.used:  # by this very peer, as it was judged
+            return None
+        if not used.use(facts.id, facts.expires, fingerprint(hello), time.time()):
+            return Reject(code=Code.INVITE_USED, reason=Code.INVITE_USED.meaning)
+        self._uses[connection] = facts.id
+        # Before the peer is let in: an invite that was used must not be good again after a crash.
+        await on_disk(self.state.save_used(), USED_WITHIN_S)
+        return None
+
+    def let_in(self, hello: Hello) -> None:
+        """Take note that the peer of a hello is in: its invite for a single use is used for good, whichever of its hellos did so."""
+        if (facts := single_use(hello)) is not None:
+            self._uses = {one: used for one, used in self._uses.items() if used != facts.id}
+
+    def turn_away(self, connection: Connection) -> None:
+        """Take note that nobody is let in on a connection: an invite that its hello has used is good again. No harm after `let_in`."""
+        if (invite_id := self._uses.pop(connection, None)) is not None:
+            self.state.used.give_back(invite_id)
+            self.state.save_used()
 
     async def _secrets_for(self, rules: Rules, hello: Hello) -> dict[Passphrase, bytes]:
         keys = passphrases(rules.of(hello.room), hello)
