@@ -295,6 +295,76 @@ async def test_who_comes_back_is_not_kept_out_for_what_others_of_the_address_hav
         assert refusal.code is Code.TOO_MANY_ATTEMPTS
 
 
+KEYED_AND_OPEN = Rules(
+    rooms={
+        "R": RoomRule(code="R", key=KEY),
+        "S": RoomRule(code="S", key=Passphrase("battery staple")),
+        "SAME": RoomRule(code="SAME", key=KEY),
+        "OPEN": RoomRule(code="OPEN", open=True),
+    }
+)
+
+
+async def use_up(tries: int, caller: Caller) -> None:
+    """Guess until the address may not try any more."""
+    for _ in range(tries):
+        assert await code_of(await caller.hello("R", Passphrase("wrong wrong"), BEN)) is Code.KEY_WRONG
+    assert await code_of(await caller.hello("R", KEY, BEN)) is Code.TOO_MANY_ATTEMPTS
+
+
+async def test_who_proves_its_key_again_is_not_kept_out_for_others_guesses(
+    tmp_path: Path, call: Callable[[Relay], Caller]
+) -> None:
+    async with keeping(tmp_path, KEYED_AND_OPEN, GateLimits(wrong_keys=Rate(1e-6, 2))) as relay:
+        caller, own = call(relay), invite(relay)
+        for room, key, resume in (("R", KEY, "ab" * 32), ("R", own, "cd" * 32)):
+            first = await caller.hello(room, key, ANN, resume=resume)
+            assert await code_of(first) is None
+            first.connection.close(0, "")
+            await until(lambda: relay.peer_count == 0)
+        await use_up(2, caller)
+        for room, key, resume in (("R", KEY, "ab" * 32), ("R", own, "cd" * 32)):
+            back = await caller.hello(room, key, ANN, resume=resume)
+            assert await code_of(back) is None, "the relay had let it go"
+            assert await code_of(await caller.hello(room, key, ANN, resume=resume)) is None, "it is in"
+            relay.send_away(relay.peers()[0][0], Code.KICKED, "")
+            await until(lambda: relay.peer_count == 0)
+
+
+async def test_who_was_let_in_once_guesses_no_other_key_for_nothing(
+    tmp_path: Path, call: Callable[[Relay], Caller]
+) -> None:
+    async with keeping(tmp_path, KEYED_AND_OPEN, GateLimits(wrong_keys=Rate(1e-6, 2))) as relay:
+        caller, own = call(relay), invite(relay)
+        in_r = await caller.hello("R", KEY, ANN, resume="ab" * 32)
+        by_invite = await caller.hello("R", own, CAT, resume="cd" * 32)
+        assert [await code_of(in_r), await code_of(by_invite)] == [None, None]
+        await use_up(2, caller)
+        for room, key, mac, resume in (
+            ("SAME", KEY, ANN, "ab"),
+            ("S", Passphrase("battery staple"), ANN, "ab"),
+            ("R", KEY, CAT, "cd"),
+            ("R", KEY, ANN, "ef"),
+            ("R", KEY, BEN, "ab"),
+            ("R", Passphrase("wrong wrong"), ANN, "ab"),
+        ):
+            guess = await caller.hello(room, key, mac, resume=resume * 32)
+            assert await code_of(guess) is Code.TOO_MANY_ATTEMPTS
+        right = await caller.hello("R", KEY, ANN, resume="ab" * 32)
+        assert await code_of(right) is Code.TOO_MANY_ATTEMPTS, "it came with another key meanwhile"
+
+
+async def test_a_proof_that_nobody_looks_at_is_no_guess(
+    tmp_path: Path, call: Callable[[Relay], Caller]
+) -> None:
+    async with keeping(tmp_path, KEYED_AND_OPEN, GateLimits(wrong_keys=Rate(1e-6, 2))) as relay:
+        caller = call(relay)
+        assert await code_of(await caller.hello("OPEN", KEY, ANN)) is None
+        await use_up(2, caller)
+        assert await code_of(await caller.hello("OPEN", KEY, CAT)) is None
+        assert await code_of(await caller.hello("NOT-THERE", KEY, CAT)) is Code.TOO_MANY_ATTEMPTS
+
+
 async def test_who_cannot_be_plugged_in_leaves_nothing_behind(
     tmp_path: Path, call: Callable[[Relay], Caller], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from softlan.control.codes import Code
 from softlan.control.fields import FieldFault, Role
@@ -15,10 +16,27 @@ from softlan.control.keys import Claim, InviteFacts, Passphrase, invite_secret, 
 from softlan.control.messages import Hello, Reject
 from softlan.relay.rules import RoomRule
 
-__all__ = ["Invites", "Secrets", "UsedInvites", "fingerprint", "judge", "passphrases", "single_use"]
+__all__ = [
+    "Invites",
+    "ProvenKeys",
+    "Secrets",
+    "UsedInvites",
+    "fingerprint",
+    "is_looked_at",
+    "judge",
+    "passphrases",
+    "proven_key",
+    "single_use",
+]
 
 Secrets = Callable[[Passphrase], bytes]
 """Gives the secret of a passphrase for the room at hand (`Passphrase.secret`, which takes its time)."""
+
+KeyName: TypeAlias = Passphrase | str
+"""Which key it is: a passphrase, or an invite's token."""
+
+MAX_PROVEN = 4096
+"""Peers whose last key is remembered: some 2 MiB."""
 
 MAX_USED = 16384
 """Single-use invites that are remembered: some 2 MiB."""
@@ -95,6 +113,41 @@ class Invites:
         return None
 
 
+class ProvenKeys:
+    """By which key peers had a right to a room: whoever proves that one again guesses nothing. The last `MAX_PROVEN` who did so.
+
+    It counts for the same room, role, MAC and `resume` alone, and not after another key: what one of them tries beside its own key is
+    a guess like anybody's.
+    """
+
+    def __init__(self) -> None:
+        self._keys: dict[tuple[str, str], KeyName] = {}
+
+    def __len__(self) -> int:
+        """Count the peers."""
+        return len(self._keys)
+
+    def keep(self, hello: Hello, key: KeyName) -> None:
+        """Take note of the key by which a hello had its right."""
+        who = (hello.room, fingerprint(hello))
+        if not who[1]:
+            return
+        self._keys.pop(who, None)
+        while len(self._keys) >= MAX_PROVEN:
+            del self._keys[next(iter(self._keys))]
+        self._keys[who] = key
+
+    def knows(self, hello: Hello, key: KeyName | None) -> bool:
+        """Say whether this peer proved that key before, and no other since; one that comes with another is forgotten."""
+        who = (hello.room, fingerprint(hello))
+        if who not in self._keys:
+            return False
+        if self._keys[who] != key:
+            del self._keys[who]
+            return False
+        return True
+
+
 def single_use(hello: Hello) -> InviteFacts | None:
     """Give the invite for a single use with which a hello comes that `judge` lets in: to be used once its peer has a place."""
     if hello.token is None or hello.proof is None:
@@ -112,13 +165,32 @@ def passphrases(rule: RoomRule, hello: Hello) -> tuple[Passphrase, ...]:
     return tuple(key for key in asked if key is not None)
 
 
+def is_looked_at(rule: RoomRule, hello: Hello) -> bool:
+    """Say whether `judge` looks at the proof of a hello, which may be a guess then."""
+    return hello.proof is not None and (hello.token is not None or _asks_for_key(rule, hello))
+
+
+def proven_key(
+    hello: Hello, claim: Claim, secrets: Mapping[Passphrase, bytes], invite_key: bytes
+) -> KeyName | None:
+    """Say by which of these keys, or the invite that it comes with, a hello's proof was made; None for none. It gives no right yet."""
+    if hello.proof is None:
+        return None
+    known: list[tuple[KeyName, bytes]] = [*secrets.items()]
+    if hello.token is not None:
+        known = [(hello.token, invite_secret(invite_key, hello.token))]
+    # All of them are tried, so that the time it takes tells nothing.
+    fitting = [key for key, secret in known if claim.fits(hello.proof, secret)]
+    return fitting[0] if fitting else None
+
+
 def judge(
     rule: RoomRule, hello: Hello, claim: Claim, secrets: Secrets, invites: Invites, *, now: float
 ) -> Reject | None:
     """Say why a hello has no right to its room; None when it has. `now` is in seconds since 1970."""
     if hello.token is not None and hello.proof is not None:
         return invites.judge(rule, hello, hello.token, hello.proof, claim, now=now)
-    if rule.open and not (hello.role is Role.GATEWAY and rule.gateways == "key"):
+    if not _asks_for_key(rule, hello):
         return _judge_role(rule, hello)
     # Rooms that are not open, and rooms that are not there, look alike until a key of theirs is proven.
     if hello.role is Role.GATEWAY:
@@ -128,6 +200,10 @@ def judge(
     if _fits(rule.key, hello.proof, claim, secrets):
         return None
     return _key_wrong(f"that is not the key of room {hello.room}")
+
+
+def _asks_for_key(rule: RoomRule, hello: Hello) -> bool:
+    return not rule.open or (hello.role is Role.GATEWAY and rule.gateways == "key")
 
 
 def _judge_gateway(rule: RoomRule, hello: Hello, claim: Claim, secrets: Secrets) -> Reject | None:

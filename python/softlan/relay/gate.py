@@ -16,7 +16,16 @@ from softlan._core import Connection, CoreError
 from softlan.control.codes import Code
 from softlan.control.keys import Claim, Passphrase
 from softlan.control.messages import Hello, Reject
-from softlan.relay.access import Invites, fingerprint, judge, passphrases, single_use
+from softlan.relay.access import (
+    Invites,
+    ProvenKeys,
+    fingerprint,
+    is_looked_at,
+    judge,
+    passphrases,
+    proven_key,
+    single_use,
+)
 from softlan.relay.bans import Kicks
 from softlan.relay.limits import AddressCounts, Bucket, Buckets, Rate, Unannounced, line_of
 from softlan.relay.rules import OPEN_RULES, Rules
@@ -70,6 +79,7 @@ class Gate:
         self._hellos: Buckets[str] = Buckets(limits.hellos)
         self._wrong_keys: Buckets[str] = Buckets(limits.wrong_keys)
         self._misbehaved: Buckets[str] = Buckets(limits.misbehaved)
+        self._proven = ProvenKeys()
         self._secrets: dict[tuple[str, Passphrase], bytes] = {}
         self._stretching = asyncio.Lock()
         self._uses: dict[Connection, str] = {}
@@ -145,17 +155,22 @@ class Gate:
         self, hello: Hello, connection: Connection, line: str, secrets: Mapping[Passphrase, bytes]
     ) -> Reject | None:
         """Look at a proof. Wrong ones are counted, also while they wait; nothing waits in here, so that they cannot outrun the count."""
-        if hello.proof is not None and not self._wrong_keys.take(line, time.monotonic()):
-            return _too_many("too many wrong keys from this address; wait a minute")
         try:
             claim = Claim.over(connection, hello.room, hello.role, hello.mac)
         except CoreError as error:
             return Reject(code=Code.PROTOCOL_ERROR, reason=f"no keying material: {error.args[1]}")
         invites = Invites(self.state.invite_key, self.state.used)
         rule = self.rules.of(hello.room)
+        key = proven_key(hello, claim, secrets, invites.key)
+        # Nothing is told of a key before it is counted, but to who is known to have it.
+        is_guess = is_looked_at(rule, hello) and not self._proven.knows(hello, key)
+        if is_guess and not self._wrong_keys.take(line, time.monotonic()):
+            return _too_many("too many wrong keys from this address; wait a minute")
         refusal = judge(rule, hello, claim, secrets.__getitem__, invites, now=time.time())
-        if hello.proof is not None and (refusal is None or refusal.code is not Code.KEY_WRONG):
+        if is_guess and (refusal is None or refusal.code is not Code.KEY_WRONG):
             self._wrong_keys.give_back(line)
+        if refusal is None and key is not None:
+            self._proven.keep(hello, key)
         return refusal
 
     async def _use_invite(self, hello: Hello, connection: Connection) -> Reject | None:
