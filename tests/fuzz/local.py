@@ -27,6 +27,7 @@ from softlan.observe.local import StatusServer, fault_in, read_snapshot
 from softlan.observe.pcapng import Pcapng
 from softlan.relay.admin import MAX_REQUEST, AdminServer, Desk
 from softlan.relay.admin_cli import _until, read_answer
+from softlan.relay.bans import Kicks
 from softlan.relay.rules import OPEN_RULES
 from softlan.relay.state import RelayState
 
@@ -402,7 +403,7 @@ _MEMBER: Any = SimpleNamespace(peer_id=7, role=Role.CLIENT, mac=Mac("02:00:5e:10
 def _check_order(case: Case) -> None:
     state, gone = RelayState(), []
     relay: Any = SimpleNamespace(
-        gate=SimpleNamespace(state=state, rules=OPEN_RULES),
+        gate=SimpleNamespace(state=state, kicks=Kicks(), rules=OPEN_RULES),
         peers=lambda: [(_MEMBER, "192.0.2.7:40000", "192.0.2.7:40000")],
         snapshot=lambda: {"rooms": [{"code": "HERE", "peers": []}]},
         send_away=lambda *words: gone.append(words),

@@ -13,7 +13,16 @@ from softlan.control.fields import Role
 from softlan.control.keys import Claim, Passphrase, RoomKey, issue, parse_key
 from softlan.control.messages import Hello
 from softlan.relay import access
-from softlan.relay.access import Invites, UsedInvites, judge, passphrases
+from softlan.relay.access import (
+    Invites,
+    ProvenKeys,
+    UsedInvites,
+    fingerprint,
+    is_looked_at,
+    judge,
+    passphrases,
+    single_use,
+)
 from softlan.relay.rules import RoomRule
 
 ANN, BEN = Mac("02:00:5e:10:00:01"), Mac("02:00:5e:10:00:02")
@@ -83,6 +92,9 @@ class Door:
         claim = Claim(exported=seen, room="PARTY1", role=role, mac=mac_or_none)
         secrets = {known: stretched(known) for known in passphrases(rule, hello)}
         refusal = judge(rule, hello, claim, secrets.__getitem__, self.invites, now=now)
+        assert refusal is None or refusal.code is not Code.KEY_WRONG or is_looked_at(rule, hello)
+        if refusal is None and (facts := single_use(hello)) is not None:
+            assert self.invites.used.use(facts.id, facts.expires, fingerprint(hello), now)
         return None if refusal is None else refusal.code
 
 
@@ -199,3 +211,33 @@ def test_used_invites_are_bounded_and_none_is_forgotten(monkeypatch: pytest.Monk
     assert not used.use("d", 40, "ann", 5)
     assert used.use("d", 40, "ann", 10)
     assert set(used.used) == {"b", "c", "d"}
+
+
+def test_where_too_many_were_used_the_first_that_expired_is_forgotten(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(access, "MAX_USED", 3)
+    used = UsedInvites()
+    assert all(used.use(name, expires, "ann", 0) for name, expires in (("a", 20), ("b", 10), ("c", 30)))
+    assert used.use("d", 3000, "ann", 2000)
+    assert set(used.used) == {"a", "c", "d"}
+
+
+def test_proven_keys_are_bounded_and_the_last_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(access, "MAX_PROVEN", 2)
+    proven = ProvenKeys()
+    hellos = [
+        Hello(protocol=1, role=Role.CLIENT, room="PARTY1", mac=ANN, datagram_budget=1200, resume=secret * 64)
+        for secret in "abc"
+    ]
+    for hello in (hellos[0], hellos[1], hellos[0], hellos[2]):
+        proven.keep(hello, KEY)
+        assert len(proven) <= 2
+    assert [proven.knows(hello, KEY) for hello in hellos] == [True, False, True]
+
+
+def test_who_cannot_be_told_apart_is_not_known_by_a_key() -> None:
+    proven = ProvenKeys()
+    hello = Hello(protocol=1, role=Role.CLIENT, room="PARTY1", mac=ANN, datagram_budget=1200)
+    proven.keep(hello, KEY)
+    assert not proven.knows(hello, KEY)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from softlan.errors import SoftlanError
 from softlan.observe.local import LocalSocket
 from softlan.relay import admin_cli
-from softlan.relay.admin import AskBans
-from softlan.relay.admin_cli import _until, ask, read_answer
+from softlan.relay.admin import AskBan, AskBans, AskKick, Request
+from softlan.relay.admin_cli import _until, admin, ask, read_answer
+from softlan.relay.bans import parse_target
 from softlan.texts import MAX_SAID
 
 
@@ -45,3 +49,27 @@ async def test_what_answers_like_no_relay_is_told_in_words(
         with pytest.raises(SoftlanError, match="does not answer") as caught:
             await asyncio.to_thread(ask, AskBans())
     assert len(str(caught.value)) <= len(str(path)) + MAX_SAID + 40
+
+
+@pytest.mark.parametrize(("mac", "line"), [("02:00:5e:10:00:01", "192.0.2.7"), (None, "2001:db8:1:2::/64")])
+def test_a_kick_tells_what_bans_the_address(
+    monkeypatch: pytest.MonkeyPatch, mac: str | None, line: str
+) -> None:
+    asked: list[Request] = []
+
+    def answer(request: Request, pid: int | None = None) -> dict[str, Any]:
+        asked.append(request)
+        kicked = {"role": "client", "peer_id": 1, "mac": mac, "address": "192.0.2.7:40000"}
+        return {"kicked": kicked, "line": line}
+
+    monkeypatch.setattr(admin_cli, "ask", answer)
+    told = CliRunner().invoke(admin, ["kick", "party1", "1"])
+    assert told.exit_code == 0
+    _, command = told.stderr.rstrip().split("softlan admin ")
+    CliRunner().invoke(admin, shlex.split(command), catch_exceptions=False)
+    assert asked == [
+        AskKick(room="PARTY1", peer="1"),
+        AskBan(room="PARTY1", target=parse_target(line), for_s=3600),
+    ]
+    assert ("another MAC" in told.stderr) == (mac is not None)
+    assert "hint" not in CliRunner().invoke(admin, ["--json", "kick", "party1", "1"]).output

@@ -29,7 +29,7 @@ from softlan.relay.rules import RoomRule, Rules
 from softlan.relay.server import Relay, RelayConfig
 from softlan.relay.state import RelayState
 
-ANN, BEN = Mac("02:00:5e:10:00:01"), Mac("02:00:5e:10:00:02")
+ANN, BEN, CAT = Mac("02:00:5e:10:00:01"), Mac("02:00:5e:10:00:02"), Mac("02:00:5e:10:00:03")
 KEY = Passphrase("correct horse")
 
 
@@ -99,6 +99,12 @@ async def answer(channel: ControlChannel) -> Welcome | Reject:
     return decode_answer(body)
 
 
+async def code_of(channel: ControlChannel) -> Code | None:
+    """Why a hello is refused, None when it is not."""
+    said = await answer(channel)
+    return said.code if isinstance(said, Reject) else None
+
+
 def invite(relay: Relay) -> RoomKey:
     key = issue(relay.gate.state.invite_key, "R", expires=int(time.time() + 999), once=True)
     return parse_key(key)
@@ -119,6 +125,66 @@ async def test_a_hello_whose_peer_has_gone_takes_nobodys_place(
         await until(lambda: sum(relay.gate._connections._counts.values()) == 1)
         assert not second.connection.ended
         assert relay.peer_count == 1
+        assert await code_of(await call(relay).hello("R", key, BEN)) is Code.INVITE_USED, (
+            "the second is in by it"
+        )
+
+
+async def test_who_gets_no_place_has_not_used_the_invite(
+    tmp_path: Path, call: Callable[[Relay], Caller]
+) -> None:
+    rules = Rules(rooms={"R": RoomRule(code="R", key=KEY, max_peers=2)})
+    async with keeping(tmp_path, rules) as relay:
+        key = invite(relay)
+        ann = await call(relay).hello("R", KEY)
+        assert await code_of(ann) is None
+        twin = await call(relay).hello("R", key, ANN, resume="ab" * 32)
+        assert await code_of(twin) is Code.DUPLICATE_MAC
+        full = await call(relay).hello("R", KEY, CAT)
+        assert await code_of(full) is None
+        assert await code_of(await call(relay).hello("R", key, BEN, resume="cd" * 32)) is Code.ROOM_FULL
+        full.connection.close(0, "")
+        await until(lambda: relay.peer_count == 1)
+        assert not ann.connection.ended
+        assert await code_of(await call(relay).hello("R", key, BEN, resume="ef" * 32)) is None
+        assert await code_of(await call(relay).hello("R", key, CAT)) is Code.INVITE_USED
+
+
+async def test_an_invite_is_good_again_where_the_place_went_while_it_was_written_down(
+    tmp_path: Path, call: Callable[[Relay], Caller]
+) -> None:
+    rules = Rules(rooms={"R": RoomRule(code="R", key=KEY, max_peers=1)})
+    async with keeping(tmp_path, rules) as relay:
+        key, used = invite(relay), relay.gate.state.used
+        with slow_disk(relay):
+            late = await call(relay).hello("R", key, BEN, resume="ab" * 32)
+            await until(lambda: bool(used.used))
+            quick = await call(relay).hello("R", KEY, CAT)
+            assert await code_of(quick) is None
+            again = await call(relay).hello("R", key, BEN, resume="ab" * 32)
+            assert await code_of(again) is Code.ROOM_FULL
+            assert used.used, "the first hello still waits, and has used it"
+        assert await code_of(late) is Code.ROOM_FULL
+        quick.connection.close(0, "")
+        await until(lambda: relay.peer_count == 0)
+        assert not used.used
+        await asyncio.to_thread(relay.gate.state._writer._thread.submit(bool).result)
+        assert (tmp_path / "used-invites.json").read_bytes() == b"{}"
+        assert await code_of(await call(relay).hello("R", key, CAT)) is None
+
+
+async def test_an_invite_is_good_again_where_the_peer_went_while_it_was_written_down(
+    tmp_path: Path, call: Callable[[Relay], Caller]
+) -> None:
+    async with keeping(tmp_path) as relay:
+        key = invite(relay)
+        with slow_disk(relay):
+            gone = await call(relay).hello("R", key, resume="ab" * 32)
+            await until(lambda: bool(relay.gate.state.used.used))
+            gone.connection.close(0, "gave up")
+            await until(lambda: all(c.ended for c in relay.gate._uses))
+        await until(lambda: not relay.gate.state.used.used)
+        assert await code_of(await call(relay).hello("R", key, BEN)) is None
 
 
 async def test_an_invite_that_takes_a_forgotten_ones_place_is_on_the_disk_before_its_peer_is_in(
@@ -227,6 +293,76 @@ async def test_who_comes_back_is_not_kept_out_for_what_others_of_the_address_hav
         refusal = await answer(await ann.hello("R", None, BEN))
         assert isinstance(refusal, Reject)
         assert refusal.code is Code.TOO_MANY_ATTEMPTS
+
+
+KEYED_AND_OPEN = Rules(
+    rooms={
+        "R": RoomRule(code="R", key=KEY),
+        "S": RoomRule(code="S", key=Passphrase("battery staple")),
+        "SAME": RoomRule(code="SAME", key=KEY),
+        "OPEN": RoomRule(code="OPEN", open=True),
+    }
+)
+
+
+async def use_up(tries: int, caller: Caller) -> None:
+    """Guess until the address may not try any more."""
+    for _ in range(tries):
+        assert await code_of(await caller.hello("R", Passphrase("wrong wrong"), BEN)) is Code.KEY_WRONG
+    assert await code_of(await caller.hello("R", KEY, BEN)) is Code.TOO_MANY_ATTEMPTS
+
+
+async def test_who_proves_its_key_again_is_not_kept_out_for_others_guesses(
+    tmp_path: Path, call: Callable[[Relay], Caller]
+) -> None:
+    async with keeping(tmp_path, KEYED_AND_OPEN, GateLimits(wrong_keys=Rate(1e-6, 2))) as relay:
+        caller, own = call(relay), invite(relay)
+        for room, key, resume in (("R", KEY, "ab" * 32), ("R", own, "cd" * 32)):
+            first = await caller.hello(room, key, ANN, resume=resume)
+            assert await code_of(first) is None
+            first.connection.close(0, "")
+            await until(lambda: relay.peer_count == 0)
+        await use_up(2, caller)
+        for room, key, resume in (("R", KEY, "ab" * 32), ("R", own, "cd" * 32)):
+            back = await caller.hello(room, key, ANN, resume=resume)
+            assert await code_of(back) is None, "the relay had let it go"
+            assert await code_of(await caller.hello(room, key, ANN, resume=resume)) is None, "it is in"
+            relay.send_away(relay.peers()[0][0], Code.KICKED, "")
+            await until(lambda: relay.peer_count == 0)
+
+
+async def test_who_was_let_in_once_guesses_no_other_key_for_nothing(
+    tmp_path: Path, call: Callable[[Relay], Caller]
+) -> None:
+    async with keeping(tmp_path, KEYED_AND_OPEN, GateLimits(wrong_keys=Rate(1e-6, 2))) as relay:
+        caller, own = call(relay), invite(relay)
+        in_r = await caller.hello("R", KEY, ANN, resume="ab" * 32)
+        by_invite = await caller.hello("R", own, CAT, resume="cd" * 32)
+        assert [await code_of(in_r), await code_of(by_invite)] == [None, None]
+        await use_up(2, caller)
+        for room, key, mac, resume in (
+            ("SAME", KEY, ANN, "ab"),
+            ("S", Passphrase("battery staple"), ANN, "ab"),
+            ("R", KEY, CAT, "cd"),
+            ("R", KEY, ANN, "ef"),
+            ("R", KEY, BEN, "ab"),
+            ("R", Passphrase("wrong wrong"), ANN, "ab"),
+        ):
+            guess = await caller.hello(room, key, mac, resume=resume * 32)
+            assert await code_of(guess) is Code.TOO_MANY_ATTEMPTS
+        right = await caller.hello("R", KEY, ANN, resume="ab" * 32)
+        assert await code_of(right) is Code.TOO_MANY_ATTEMPTS, "it came with another key meanwhile"
+
+
+async def test_a_proof_that_nobody_looks_at_is_no_guess(
+    tmp_path: Path, call: Callable[[Relay], Caller]
+) -> None:
+    async with keeping(tmp_path, KEYED_AND_OPEN, GateLimits(wrong_keys=Rate(1e-6, 2))) as relay:
+        caller = call(relay)
+        assert await code_of(await caller.hello("OPEN", KEY, ANN)) is None
+        await use_up(2, caller)
+        assert await code_of(await caller.hello("OPEN", KEY, CAT)) is None
+        assert await code_of(await caller.hello("NOT-THERE", KEY, CAT)) is Code.TOO_MANY_ATTEMPTS
 
 
 async def test_who_cannot_be_plugged_in_leaves_nothing_behind(

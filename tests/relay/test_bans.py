@@ -14,11 +14,11 @@ from softlan._core import Mac
 from softlan.control.fields import Role
 from softlan.errors import ConfigError, SoftlanError
 from softlan.relay import bans as module
-from softlan.relay.bans import Ban, Bans, kick, parse_target
+from softlan.relay.bans import Ban, Bans, Kicks, parse_target
 from softlan.relay.state import RelayState
 from softlan.texts import MAX_SAID
 
-ANN, BEN = Mac("02:00:5e:10:00:01"), Mac("02:00:5e:10:00:02")
+ANN, BEN, CAT = Mac("02:00:5e:10:00:01"), Mac("02:00:5e:10:00:02"), Mac("02:00:5e:10:00:03")
 HOME, AWAY, SIX = "192.0.2.7:40000", "198.51.100.1:40000", "[2001:db8:1:2::9]:40000"
 
 
@@ -60,34 +60,42 @@ def test_a_ban_ends() -> None:
     bans.add(Ban(room="*", target=str(ANN), until=100), 0)
     assert bans.against("A", Role.CLIENT, ANN, HOME, 99)
     assert not bans.against("A", Role.CLIENT, ANN, HOME, 100)
-    bans.prune(100)
-    assert bans.held(0) == []
+    assert bans.held(100) == []
+
+
+def test_a_clock_that_ran_ahead_lifts_no_ban_for_good() -> None:
+    bans = Bans()
+    bans.add(Ban(room="*", target=str(ANN), until=100), 0)
+    bans.add(Ban(room="*", target=str(BEN)), 1000)
+    assert not bans.against("A", Role.CLIENT, ANN, HOME, 1000)
+    assert bans.against("A", Role.CLIENT, ANN, HOME, 1)
 
 
 def test_a_kick_is_for_a_minute_and_for_that_peer() -> None:
-    bans = Bans()
-    bans.add(kick("A", Role.CLIENT, ANN, HOME, 0), 0)
-    bans.add(kick("B", Role.GATEWAY, None, HOME, 0), 0)
-    assert bans.against("A", Role.CLIENT, ANN, AWAY, 59)
-    assert not bans.against("A", Role.CLIENT, BEN, HOME, 59)
-    assert bans.against("B", Role.GATEWAY, None, HOME, 59)
-    assert not bans.against("B", Role.CLIENT, BEN, HOME, 59), "players of the gateway's house stay"
-    assert not bans.against("A", Role.CLIENT, ANN, AWAY, 60)
+    kicks = Kicks()
+    kicks.add("A", Role.CLIENT, ANN, HOME, 0)
+    kicks.add("B", Role.GATEWAY, None, HOME, 0)
+    assert kicks.against("A", Role.CLIENT, ANN, AWAY, 59)
+    assert not kicks.against("A", Role.CLIENT, BEN, HOME, 59)
+    assert kicks.against("B", Role.GATEWAY, None, HOME, 59)
+    assert not kicks.against("B", Role.CLIENT, BEN, HOME, 59), "players of the gateway's house stay"
+    assert not kicks.against("A", Role.CLIENT, ANN, AWAY, 60)
 
 
-def test_a_kick_does_not_shorten_a_ban() -> None:
-    bans = Bans([Ban(room="A", target=str(ANN), role=Role.CLIENT)])
-    bans.add(kick("A", Role.CLIENT, ANN, HOME, 0), 0)
-    assert bans.against("A", Role.CLIENT, ANN, HOME, 1000)
+def test_a_second_kick_is_for_a_minute_more() -> None:
+    kicks = Kicks()
+    kicks.add("A", Role.CLIENT, ANN, HOME, 0)
+    kicks.add("A", Role.CLIENT, BEN, HOME, 1)
+    kicks.add("A", Role.CLIENT, ANN, AWAY, 30)
+    assert [(kicked.target, left) for kicked, left in kicks.held(60)] == [(str(BEN), 1), (str(ANN), 30)]
 
 
-def test_a_ban_is_told_before_a_kick() -> None:
-    bans = Bans()
-    bans.add(kick("A", Role.CLIENT, ANN, HOME, 0), 0)
-    bans.add(Ban(room="*", target="192.0.2.7/32"), 0)
-    found = bans.against("A", Role.CLIENT, ANN, HOME, 1)
-    assert found is not None
-    assert not found.kick
+def test_kicks_are_bounded_and_the_first_to_end_gives_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_KICKS", 2)
+    kicks = Kicks()
+    for now, mac in enumerate((ANN, BEN, CAT)):
+        kicks.add("A", Role.CLIENT, mac, HOME, now)
+    assert [kicked.target for kicked, _ in kicks.held(2)] == [str(BEN), str(CAT)]
 
 
 def test_lifting() -> None:
@@ -100,6 +108,16 @@ def test_lifting() -> None:
     assert [ban.target for ban in bans.held(0)] == [str(BEN)]
 
 
+def test_lifting_kicks() -> None:
+    kicks = Kicks()
+    for room, mac in (("A", ANN), ("B", ANN), ("A", BEN)):
+        kicks.add(room, Role.CLIENT, mac, HOME, 0)
+    assert kicks.lift("A", str(ANN)) == 1
+    assert kicks.lift("*", str(ANN)) == 1
+    assert kicks.lift("*", str(ANN)) == 0
+    assert [kicked.target for kicked, _ in kicks.held(0)] == [str(BEN)]
+
+
 def test_bans_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_BANS", 2)
     bans = Bans()
@@ -109,6 +127,19 @@ def test_bans_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="2 bans"):
         bans.add(Ban(room="*", target=str(ANN)), 0)
     bans.add(Ban(room="*", target=str(ANN)), 10)
+    with pytest.raises(ConfigError, match="2 bans"):
+        bans.add(Ban(room="*", target=str(BEN)), 10)
+
+
+def test_where_there_are_too_many_bans_the_first_that_ended_gives_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "MAX_BANS", 3)
+    bans = Bans()
+    for target, until in ((ANN, 20), (BEN, 10), (CAT, 30)):
+        bans.add(Ban(room="*", target=str(target), until=until), 0)
+    bans.add(Ban(room="*", target="192.0.2.7/32"), 1000)
+    assert [ban.target for ban in bans.kept()] == [str(ANN), str(CAT), "192.0.2.7/32"]
 
 
 # What is kept
@@ -119,20 +150,35 @@ def test_state_survives_a_restart(tmp_path: Path) -> None:
     first = RelayState.open(directory)
     first.used.use("id", 2**40, "ann", 0)
     first.bans.add(Ban(room="*", target=str(ANN)), 0)
-    first.bans.add(kick("A", Role.CLIENT, BEN, HOME, 0), 0)
-    first.save_used(0)
-    first.save_bans(0)
+    first.bans.add(Ban(room="*", target=str(BEN), until=100), 0)
+    first.save_used()
+    first.save_bans()
     first.close()
     second = RelayState.open(directory)
     try:
         assert second.invite_key == first.invite_key
         assert second.used.used == {"id": (2**40, "ann")}
-        assert [ban.target for ban in second.bans.held(0)] == [str(ANN)], "kicks are not worth keeping"
+        assert [(ban.target, ban.until) for ban in second.bans.held(0)] == [(str(ANN), None), (str(BEN), 100)]
     finally:
         second.close()
     assert stat.S_IMODE(directory.stat().st_mode) == 0o700
     for file in directory.iterdir():
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+def test_a_clock_that_ran_ahead_takes_nothing_from_the_files(tmp_path: Path) -> None:
+    first = RelayState.open(tmp_path)
+    first.used.use("id", 100, "ann", 0)
+    first.bans.add(Ban(room="*", target=str(ANN), until=100), 0)
+    first.used.use("another", 2000, "ben", 1000)
+    first.bans.add(Ban(room="*", target=str(BEN), until=2000), 1000)
+    first.save_used()
+    first.save_bans()
+    first.close()
+    second = RelayState.open(tmp_path)
+    second.close()
+    assert second.used.used == {"id": (100, "ann"), "another": (2000, "ben")}
+    assert second.bans.against("A", Role.CLIENT, ANN, HOME, 1)
 
 
 def test_two_relays_do_not_share_a_directory(tmp_path: Path) -> None:
@@ -213,7 +259,7 @@ def test_a_state_that_cannot_be_written_is_told_and_goes_on(
     state = RelayState.open(tmp_path / "state")
     state.directory = tmp_path / "gone"
     state.bans.add(Ban(room="*", target=str(ANN)), 0)
-    state.save_bans(0).result()
+    state.save_bans().result()
     state.close()
     assert "state.failed" in {getattr(record, "event", None) for record in caplog.records}
     assert state.bans.held(0)

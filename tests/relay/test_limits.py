@@ -57,6 +57,29 @@ def test_a_table_stays_bounded(keys: list[int]) -> None:
         assert len(buckets) <= 8
 
 
+def test_what_is_forgotten_gives_least_back() -> None:
+    buckets: Buckets[str] = Buckets(Rate(0.001, 3), capacity=3)
+    for key, tries in (("none left", 3), ("two left", 1), ("one left", 2)):
+        assert all(buckets.take(key, 0) for _ in range(tries))
+    assert buckets.take("new", 0)
+    assert not buckets.take("none left", 0)
+    assert [buckets.left(key, 0) for key in ("two left", "one left", "new")] == [3, 1, 2]
+
+
+def test_of_those_that_are_as_full_the_oldest_is_forgotten() -> None:
+    buckets: Buckets[int] = Buckets(Rate(0.001, 3), capacity=2)
+    for key in (1, 2, 1, 2, 3):
+        buckets.take(key, 0)
+    assert [buckets.left(key, 0) for key in (1, 2, 3)] == [3, 1, 2]
+
+
+def test_a_full_table_is_not_looked_through_for_each_newcomer() -> None:
+    buckets: Buckets[int] = Buckets(Rate(0.001, 3), capacity=640)
+    for key in range(641):
+        buckets.take(key, 0)
+    assert len(buckets) == 640 - 10 + 1
+
+
 def test_one_line_does_not_use_up_anothers() -> None:
     buckets: Buckets[str] = Buckets(Rate(0.001, 1))
     assert buckets.take("a", 0)

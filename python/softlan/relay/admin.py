@@ -28,9 +28,12 @@ from softlan.errors import ConfigError, SoftlanError
 from softlan.observe.events import Event
 from softlan.observe.local import listen_privately, runtime_directory
 from softlan.observe.logs import log_event
-from softlan.relay.bans import Ban, kick, parse_target, parse_where
+from softlan.relay.bans import Ban, parse_target, parse_where
+from softlan.relay.gate import Gate
+from softlan.relay.limits import line_of
 from softlan.relay.rooms import Member
 from softlan.relay.server import Relay
+from softlan.relay.state import RelayState
 from softlan.relay.writer import on_disk
 from softlan.texts import harmless
 
@@ -148,8 +151,7 @@ class Desk:
             case AskUnban():
                 return self._unban(request)
             case AskBans():
-                held = self._state.bans.held(time.time())
-                return {"bans": [msgspec.to_builtins(ban) for ban in held]}
+                return {"bans": self._bans()}
             case AskPeers(room=room):
                 return self._peers(None if room is None else parse_room(room))
             case AskInvite():
@@ -161,20 +163,34 @@ class Desk:
             await on_disk(self._saved, within)
 
     @property
-    def _state(self) -> Any:
-        return self._relay.gate.state
+    def _gate(self) -> Gate:
+        return self._relay.gate
+
+    @property
+    def _state(self) -> RelayState:
+        return self._gate.state
+
+    def _bans(self) -> list[dict[str, Any]]:
+        """List bans, and kicks as bans that end within the minute."""
+        now = time.time()
+        bans = [msgspec.to_builtins(ban) for ban in self._state.bans.held(now)]
+        kicks = [
+            {**msgspec.to_builtins(kicked), "until": now + left, "kick": True}
+            for kicked, left in self._gate.kicks.held(time.monotonic())
+        ]
+        return bans + kicks
 
     def _kick(self, request: AskKick) -> dict[str, Any]:
         room = parse_room(request.room)
         wanted = request.peer.strip().lower().replace("-", ":")
         for member, address, came_from in self._relay.peers():
             if member.room == room and wanted in {str(member.peer_id), str(member.mac)}:
-                now = time.time()
+                self._send_away(member, address, Code.KICKED, "the relay's operator sent you away")
                 # It may really have moved, or say so.
                 for one in (address, came_from):
-                    self._state.bans.add(kick(room, member.role, member.mac, one, now), now)
-                self._send_away(member, address, Code.KICKED, "the relay's operator sent you away")
-                return {"kicked": _names(member, address)}
+                    self._gate.kicks.add(room, member.role, member.mac, one, time.monotonic())
+                # With it what `ban` takes for the address it has proven.
+                return {"kicked": _names(member, address, came_from), "line": line_of(came_from)}
         raise ConfigError(
             f"there is no peer {request.peer!r} in room {room}", hint="`softlan admin peers` lists them"
         )
@@ -184,7 +200,7 @@ class Desk:
         until = None if request.for_s is None else now + request.for_s
         ban = Ban(room=parse_where(request.room), target=parse_target(request.target), until=until)
         self._state.bans.add(ban, now)
-        self._saved = self._state.save_bans(now)
+        self._saved = self._state.save_bans()
         log_event(
             logger,
             Event.BAN_ADDED,
@@ -198,17 +214,17 @@ class Desk:
             addresses = {address, came_from}
             if any(ban.is_against(member.room, member.role, member.mac, one) for one in addresses):
                 self._send_away(member, address, Code.BANNED, Code.BANNED.meaning)
-                gone.append(_names(member, address))
+                gone.append(_names(member, address, came_from))
         return {"banned": msgspec.to_builtins(ban), "disconnected": gone}
 
     def _unban(self, request: AskUnban) -> dict[str, Any]:
         room, target = parse_where(request.room), parse_target(request.target)
-        lifted = self._state.bans.lift(room, target)
+        lifted = self._state.bans.lift(room, target) + self._gate.kicks.lift(room, target)
         if not lifted:
             raise ConfigError(
                 f"nothing bans {target} from {_place(room)}", hint="`softlan admin bans` lists what does"
             )
-        self._saved = self._state.save_bans(time.time())
+        self._saved = self._state.save_bans()
         log_event(
             logger, Event.BAN_LIFTED, f"{target} may enter {_place(room)} again", room=room, target=target
         )
@@ -323,7 +339,7 @@ class AdminServer:
             return {"error": f"a fault in the relay: {error}", "hint": "its log says more"}
 
 
-def _names(member: Member[int], address: str) -> dict[str, Any]:
+def _names(member: Member[int], address: str, came_from: str) -> dict[str, Any]:
     mac = None if member.mac is None else str(member.mac)
     return {
         "room": member.room,
@@ -331,6 +347,7 @@ def _names(member: Member[int], address: str) -> dict[str, Any]:
         "role": member.role.value,
         "mac": mac,
         "address": address,
+        "came_from": came_from,
     }
 
 

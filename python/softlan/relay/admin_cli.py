@@ -54,9 +54,20 @@ def admin(context: click.Context, *, pid: int | None, as_json: bool) -> None:
 @click.pass_obj
 @reported
 def kick(teller: _Teller, *, room: str, peer: str) -> None:
-    """Send PEER (its id or MAC) of ROOM away for a minute."""
+    """Send PEER (its id or MAC) of ROOM away for a minute.
+
+    Who means to come back at once does so under another MAC; what bans its address is printed.
+    """
     done = teller.ask(AskKick(room=room, peer=peer))
-    teller.tell(done, f"sent {_who(done.get('kicked', {}))} away; it may come back in a minute")
+    kicked = done.get("kicked", {})
+    teller.tell(done, f"sent {_who(kicked)} away; it may come back in a minute")
+    if not teller.as_json and (line := done.get("line")):
+        under = "under another MAC" if kicked.get("mac") else "as a player"
+        click.echo(
+            f"hint: {under} it may come back at once; to keep its address out, and all who share it:"
+            f" softlan admin ban {room} {line} --for 1h",
+            err=True,
+        )
 
 
 @admin.command()

@@ -1,8 +1,8 @@
-"""Who is not let in, where, and until when. Pure: time comes in, in seconds since 1970.
+"""Who is not let in, where, and until when. Pure: time comes in, in seconds.
 
-A ban is against a MAC or a network, in one room or in all (`*`). A kick is a ban of a minute against one peer: by its MAC in its
-room, and against gateways, which have none, by their address. Gateways and players of one address are told apart, so that a gateway that
-was sent away does not take the players of its house along.
+A ban is against a MAC or a network, in one room or in all (`*`). A kick keeps one peer out for a minute: by its MAC in its
+room, and gateways, which have none, by their address. Gateways and players of one address are told apart, so that a gateway that
+was sent away does not take the players of its house along. Bans outlast a run and go by the wall clock, kicks by a monotonic one.
 """
 
 from __future__ import annotations
@@ -22,7 +22,17 @@ from softlan.control.fields import Role
 from softlan.errors import ConfigError
 from softlan.relay.limits import host_of, line_of
 
-__all__ = ["ALL_ROOMS", "KICK_S", "Ban", "Bans", "checked", "kick", "parse_target", "parse_where"]
+__all__ = [
+    "ALL_ROOMS",
+    "KICK_S",
+    "Ban",
+    "Bans",
+    "Exclusion",
+    "Kicks",
+    "checked",
+    "parse_target",
+    "parse_where",
+]
 
 ALL_ROOMS = "*"
 
@@ -30,26 +40,21 @@ KICK_S = 60.0
 """How long a kicked peer stays out."""
 
 MAX_BANS = 4096
-"""Bans at once: each hello is compared with all of them."""
+"""Bans at once, those that are over included: each hello is compared with all of them."""
+
+MAX_KICKS = 1024
+"""Kicks at once: more than anybody makes by hand in a minute."""
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
-class Ban(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One ban. `room` is a code or `*`, `target` a MAC or a network as `parse_target` prints it, `until` None for ever."""
+class Exclusion(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Who is kept out, and where. `room` is a code or `*`, `target` a MAC or a network as `parse_target` prints it."""
 
     room: str
     target: str
-    until: float | None = None
     role: Role | None = None
-    """Only against peers of this role; None for both."""
-
-    kick: bool = False
-    """Made by a kick: short, and not worth keeping over a restart."""
-
-    def holds(self, now: float) -> bool:
-        """Say whether its time is not over."""
-        return self.until is None or self.until > now
+    """Only peers of this role; None for both."""
 
     def is_against(self, room: str, role: Role, mac: Mac | None, address: str) -> bool:
         """Say whether it is against a peer at `IP:PORT` in a room."""
@@ -61,13 +66,26 @@ class Ban(Struct, frozen=True, kw_only=True, omit_defaults=True):
         return host_of(address) in against
 
 
+class Ban(Exclusion, frozen=True, kw_only=True, omit_defaults=True):
+    """One ban; `until` is in seconds since 1970, None for ever."""
+
+    until: float | None = None
+
+    def holds(self, now: float) -> bool:
+        """Say whether its time is not over."""
+        return self.until is None or self.until > now
+
+
 def checked(ban: Ban) -> Ban:
     """Give a ban that was read as it would have been written. Raises ConfigError: it is against nobody, or nowhere."""
     return msgspec.structs.replace(ban, room=parse_where(ban.room), target=parse_target(ban.target))
 
 
 class Bans:
-    """All bans of a relay."""
+    """All bans of a relay. `now` is in seconds since 1970.
+
+    A ban that is over is not forgotten before its place is needed: a wall clock that ran ahead may be set right again.
+    """
 
     def __init__(self, bans: Iterable[Ban] = ()) -> None:
         self._bans: dict[tuple[str, str, Role | None], Ban] = {}
@@ -75,49 +93,78 @@ class Bans:
             self._bans[_key(ban)] = ban
 
     def against(self, room: str, role: Role, mac: Mac | None, address: str, now: float) -> Ban | None:
-        """Find a ban that keeps a peer out; a real one before a kick."""
-        found = [
+        """Find a ban that keeps a peer out."""
+        found = (
             ban for ban in self._bans.values() if ban.holds(now) and ban.is_against(room, role, mac, address)
-        ]
-        return min(found, key=lambda ban: ban.kick, default=None)
+        )
+        return next(found, None)
 
     def add(self, ban: Ban, now: float) -> None:
         """Take a ban in, in place of a former one against the same.
 
         Raises ConfigError: there are too many.
         """
-        self.prune(now)
-        former = self._bans.get(_key(ban))
-        if ban.kick and former is not None and not former.kick:
-            return  # what is banned already is not let in after a minute
-        if former is None and len(self._bans) >= MAX_BANS:
+        if _key(ban) not in self._bans:
+            self._make_room(now)
+        if _key(ban) not in self._bans and len(self._bans) >= MAX_BANS:
             raise ConfigError(
                 f"there are {MAX_BANS} bans already", hint="lift some, or ban a network in place of addresses"
             )
         self._bans[_key(ban)] = ban
 
     def lift(self, room: str, target: str) -> int:
-        """Take away all bans and kicks against just this target, in this room or, for `*`, in any; says how many."""
-        gone = [
-            key for key, ban in self._bans.items() if ban.target == target and room in {ALL_ROOMS, ban.room}
-        ]
+        """Take away all bans against just this target, in this room or, for `*`, in any; says how many."""
+        gone = [key for key, ban in self._bans.items() if _is_meant(ban, room, target)]
         for key in gone:
             del self._bans[key]
         return len(gone)
 
-    def prune(self, now: float) -> None:
-        """Forget what is over."""
-        self._bans = {key: ban for key, ban in self._bans.items() if ban.holds(now)}
+    def kept(self) -> list[Ban]:
+        """List what to write down, those that are over included, in the order it was made."""
+        return list(self._bans.values())
 
     def held(self, now: float) -> list[Ban]:
-        """List what holds now, kicks included, in the order it was made."""
+        """List what holds now, in the order it was made."""
         return [ban for ban in self._bans.values() if ban.holds(now)]
 
+    def _make_room(self, now: float) -> None:
+        """Forget as many as one more takes, of those that are over the first to end first."""
+        if (excess := len(self._bans) + 1 - MAX_BANS) > 0:
+            over = [ban for ban in self._bans.values() if not ban.holds(now)]
+            for ban in sorted(over, key=lambda ban: ban.until or 0.0)[:excess]:
+                del self._bans[_key(ban)]
 
-def kick(room: str, role: Role, mac: Mac | None, address: str, now: float) -> Ban:
-    """Make the ban of a minute that keeps a kicked peer from coming straight back."""
-    target = parse_target(line_of(address)) if mac is None else str(mac)
-    return Ban(room=room, target=target, until=now + KICK_S, role=role, kick=True)
+
+class Kicks:
+    """Who was sent away by hand a moment ago. `now` is a monotonic clock's; none of it is worth keeping over a restart."""
+
+    def __init__(self) -> None:
+        self._until: dict[Exclusion, float] = {}
+        """In the order in which they end, as all last the same time."""
+
+    def add(self, room: str, role: Role, mac: Mac | None, address: str, now: float) -> None:
+        """Keep a peer at `IP:PORT` out of a room for `KICK_S`; where there are too many, the first to end is forgotten."""
+        target = parse_target(line_of(address)) if mac is None else str(mac)
+        kicked = Exclusion(room=room, target=target, role=role)
+        self._until.pop(kicked, None)
+        while len(self._until) >= MAX_KICKS:
+            del self._until[next(iter(self._until))]
+        self._until[kicked] = now + KICK_S
+
+    def against(self, room: str, role: Role, mac: Mac | None, address: str, now: float) -> bool:
+        """Say whether a peer was kicked and has to wait."""
+        return any(kicked.is_against(room, role, mac, address) for kicked, _ in self.held(now))
+
+    def lift(self, room: str, target: str) -> int:
+        """Take away all kicks against just this target, in this room or, for `*`, in any; says how many."""
+        gone = [kicked for kicked in self._until if _is_meant(kicked, room, target)]
+        for kicked in gone:
+            del self._until[kicked]
+        return len(gone)
+
+    def held(self, now: float) -> list[tuple[Exclusion, float]]:
+        """List who has to wait, and for how many seconds more, in the order of being kicked."""
+        return [(kicked, until - now) for kicked, until in self._until.items() if until > now]
 
 
 def parse_target(text: str) -> str:
@@ -156,6 +203,10 @@ def _parsed(target: str) -> Mac | Network:
         return Mac(target)
     except ValueError:
         return ipaddress.ip_network(target)
+
+
+def _is_meant(one: Exclusion, room: str, target: str) -> bool:
+    return one.target == target and room in {ALL_ROOMS, one.room}
 
 
 def _key(ban: Ban) -> tuple[str, str, Role | None]:

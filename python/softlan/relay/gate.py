@@ -9,14 +9,24 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from softlan._core import Connection, CoreError
 from softlan.control.codes import Code
 from softlan.control.keys import Claim, Passphrase
 from softlan.control.messages import Hello, Reject
-from softlan.relay.access import Invites, judge, passphrases
+from softlan.relay.access import (
+    Invites,
+    ProvenKeys,
+    fingerprint,
+    is_looked_at,
+    judge,
+    passphrases,
+    proven_key,
+    single_use,
+)
+from softlan.relay.bans import Kicks
 from softlan.relay.limits import AddressCounts, Bucket, Buckets, Rate, Unannounced, line_of
 from softlan.relay.rules import OPEN_RULES, Rules
 from softlan.relay.state import RelayState
@@ -62,14 +72,18 @@ class Gate:
         self.limits = limits
         self.rules = rules
         self.state = RelayState() if state is None else state
+        self.kicks = Kicks()
         self.turned_away: Counter[Code] = Counter()
         self._connections = AddressCounts(limits.connections)
         self._unannounced: Unannounced[Connection] = Unannounced(limits.unannounced)
         self._hellos: Buckets[str] = Buckets(limits.hellos)
         self._wrong_keys: Buckets[str] = Buckets(limits.wrong_keys)
         self._misbehaved: Buckets[str] = Buckets(limits.misbehaved)
+        self._proven = ProvenKeys()
         self._secrets: dict[tuple[str, Passphrase], bytes] = {}
         self._stretching = asyncio.Lock()
+        self._uses: dict[Connection, str] = {}
+        """Invites for a single use by the connection whose hello uses them, until its peer is in or is not let in."""
 
     # Connections ------------------------------------------------------------------------------------------------------
 
@@ -94,18 +108,25 @@ class Gate:
 
     def snapshot(self) -> dict[str, object]:
         """What `softlan status` shows."""
-        now = time.time()
         return {
             "turned_away": {code.value: count for code, count in sorted(self.turned_away.items())},
             "unannounced": len(self._unannounced),
-            "bans": sum(1 for ban in self.state.bans.held(now) if not ban.kick),
+            "bans": len(self.state.bans.held(time.time())),
         }
 
     # Hellos -----------------------------------------------------------------------------------------------------------
 
-    async def judge(self, hello: Hello, connection: Connection, *, comes_back: bool = False) -> Reject | None:
-        """Say why a hello is refused before places are looked at; None when it is not.
+    async def judge(
+        self,
+        hello: Hello,
+        connection: Connection,
+        has_place: Callable[[], bool],
+        *,
+        comes_back: bool = False,
+    ) -> Reject | None:
+        """Say why a hello is refused whether or not there is a place; None when it is not, and `let_in` or `turn_away` is to follow.
 
+        An invite for a single use is used, and that is written down, only where the hello `has_place`; there may be none any more then.
         Who `comes_back` to a place in its room is not kept out for what others of its address have sent.
         """
         line, now = line_of(connection.proven_address), time.monotonic()
@@ -124,30 +145,56 @@ class Gate:
             secrets = await self._secrets_for(rules, hello)
             if rules is not self.rules:
                 continue
-            # Counted here and not before it waited: others may have used invites of theirs meanwhile.
-            taken_before = self.state.used.taken
             refusal = self._judge_key(hello, connection, line, secrets)
-            if self.state.used.taken != taken_before:
-                # Before the peer is let in: an invite that was used must not be good again after a crash.
-                await on_disk(self.state.save_used(time.time()), USED_WITHIN_S)
+            refusal = refusal or self._banned(hello, connection)
+            if refusal is None and has_place():
+                refusal = await self._use_invite(hello, connection)
         return refusal or self._banned(hello, connection)
 
     def _judge_key(
         self, hello: Hello, connection: Connection, line: str, secrets: Mapping[Passphrase, bytes]
     ) -> Reject | None:
         """Look at a proof. Wrong ones are counted, also while they wait; nothing waits in here, so that they cannot outrun the count."""
-        if hello.proof is not None and not self._wrong_keys.take(line, time.monotonic()):
-            return _too_many("too many wrong keys from this address; wait a minute")
         try:
             claim = Claim.over(connection, hello.room, hello.role, hello.mac)
         except CoreError as error:
             return Reject(code=Code.PROTOCOL_ERROR, reason=f"no keying material: {error.args[1]}")
         invites = Invites(self.state.invite_key, self.state.used)
         rule = self.rules.of(hello.room)
+        key = proven_key(hello, claim, secrets, invites.key)
+        # Nothing is told of a key before it is counted, but to who is known to have it.
+        is_guess = is_looked_at(rule, hello) and not self._proven.knows(hello, key)
+        if is_guess and not self._wrong_keys.take(line, time.monotonic()):
+            return _too_many("too many wrong keys from this address; wait a minute")
         refusal = judge(rule, hello, claim, secrets.__getitem__, invites, now=time.time())
-        if hello.proof is not None and (refusal is None or refusal.code is not Code.KEY_WRONG):
+        if is_guess and (refusal is None or refusal.code is not Code.KEY_WRONG):
             self._wrong_keys.give_back(line)
+        if refusal is None and key is not None:
+            self._proven.keep(hello, key)
         return refusal
+
+    async def _use_invite(self, hello: Hello, connection: Connection) -> Reject | None:
+        """Use an invite for a single use, if a hello comes with one that it has not used before."""
+        facts, used = single_use(hello), self.state.used
+        if facts is None or facts.id in used.used:  # by this very peer, as it was judged
+            return None
+        if not used.use(facts.id, facts.expires, fingerprint(hello), time.time()):
+            return Reject(code=Code.INVITE_USED, reason=Code.INVITE_USED.meaning)
+        self._uses[connection] = facts.id
+        # Before the peer is let in: an invite that was used must not be good again after a crash.
+        await on_disk(self.state.save_used(), USED_WITHIN_S)
+        return None
+
+    def let_in(self, hello: Hello) -> None:
+        """Take note that the peer of a hello is in: its invite for a single use is used for good, whichever of its hellos did so."""
+        if (facts := single_use(hello)) is not None:
+            self._uses = {one: used for one, used in self._uses.items() if used != facts.id}
+
+    def turn_away(self, connection: Connection) -> None:
+        """Take note that nobody is let in on a connection: an invite that its hello has used is good again. No harm after `let_in`."""
+        if (invite_id := self._uses.pop(connection, None)) is not None:
+            self.state.used.give_back(invite_id)
+            self.state.save_used()
 
     async def _secrets_for(self, rules: Rules, hello: Hello) -> dict[Passphrase, bytes]:
         keys = passphrases(rules.of(hello.room), hello)
@@ -165,13 +212,12 @@ class Gate:
             await self._stretch(room, key)
 
     def _banned(self, hello: Hello, connection: Connection) -> Reject | None:
-        address = connection.proven_address
-        ban = self.state.bans.against(hello.room, hello.role, hello.mac, address, time.time())
-        if ban is None:
-            return None
-        if ban.kick:
+        peer = hello.room, hello.role, hello.mac, connection.proven_address
+        if self.state.bans.against(*peer, time.time()) is not None:
+            return Reject(code=Code.BANNED, reason=Code.BANNED.meaning)
+        if self.kicks.against(*peer, time.monotonic()):
             return Reject(code=Code.KICKED, reason="the relay's operator sent you away for a minute")
-        return Reject(code=Code.BANNED, reason=Code.BANNED.meaning)
+        return None
 
     async def _stretch(self, room: str, key: Passphrase) -> bytes:
         """Give a passphrase's secret; made one at a time, because each takes 32 MiB."""

@@ -5,6 +5,7 @@ An address is counted as its IPv4 address, or as its IPv6 /64, which is what one
 
 from __future__ import annotations
 
+import heapq
 import ipaddress
 from collections import Counter, OrderedDict
 from collections.abc import Hashable
@@ -56,9 +57,9 @@ class Bucket:
 
 
 class Buckets(Generic[K]):
-    """A bucket for each key, for the `capacity` keys that came last.
+    """A bucket for each key, for `capacity` keys.
 
-    Whoever has more addresses than that has no need to hammer from one, so forgetting the oldest gives little away.
+    Where there are more, the fullest are forgotten, as that gives them least: one that is full is as good as none.
     """
 
     def __init__(self, rate: Rate, *, capacity: int = 4096) -> None:
@@ -75,10 +76,16 @@ class Buckets(Generic[K]):
         bucket = self._buckets.get(key)
         if bucket is None:
             if len(self._buckets) >= self._capacity:
-                self._buckets.popitem(last=False)
+                self._forget_some(now)
             bucket = self._buckets[key] = Bucket(self._rate, now)
         self._buckets.move_to_end(key)
         return bucket.take(now, cost)
+
+    def _forget_some(self, now: float) -> None:
+        """Make room for newcomers, by a 64th at once: finding the fullest takes a look at all. Of those as full the oldest goes first."""
+        some = max(1, self._capacity // 64)
+        for key in heapq.nlargest(some, self._buckets, key=lambda known: self._buckets[known].left(now)):
+            del self._buckets[key]
 
     def left(self, key: K, now: float) -> float:
         """Say what may be taken from a key's bucket at once now."""

@@ -217,9 +217,7 @@ class Rooms(Generic[C]):
             raise ValueError("this connection is in a room already")
         room = self._rooms.get(hello.room)
         replaced = None if room is None else _former_self(room, hello)
-        refusal = self._refuse(
-            hello, room, replaced, max_peers or self.policy.max_peers_per_room, mac_is_on_lan
-        )
+        refusal = self.refusal(hello, max_peers=max_peers, mac_is_on_lan=mac_is_on_lan)
         if refusal is not None:
             return Rejection(refusal)
 
@@ -253,6 +251,15 @@ class Rooms(Generic[C]):
             replaces=None if replaced is None else replaced.connection,
             peer_left=None if replaced is None else PeerLeft(peer_id=replaced.peer_id, reason=Code.REPLACED),
         )
+
+    def refusal(
+        self, hello: Hello, *, max_peers: int | None = None, mac_is_on_lan: bool = False
+    ) -> Reject | None:
+        """Say why `admit` would not take the sender of a hello in now; None when it would."""
+        room = self._rooms.get(hello.room)
+        replaced = None if room is None else _former_self(room, hello)
+        places = max_peers or self.policy.max_peers_per_room
+        return self._refuse(hello, room, replaced, places, mac_is_on_lan)
 
     def comes_back(self, hello: Hello) -> bool:
         """Whether a hello takes over a connection that is in its room."""

@@ -406,6 +406,7 @@ class Relay:
         finally:
             if peer is not None:
                 self._take_leave(peer, peer.leave_code or Code.CONNECTION_LOST)
+            self.gate.turn_away(connection)
             await channel.finish(timeout_s=0.1)
             # Whoever came in the relay's last moment comes back; a goodbye would be for good.
             code = Code.SHUTTING_DOWN if self._closing else Code.GOODBYE
@@ -425,7 +426,12 @@ class Relay:
                 )
                 return None
             hello = decode_hello(body)
-            refusal = await self.gate.judge(hello, connection, comes_back=self._rooms.comes_back(hello))
+            refusal = await self.gate.judge(
+                hello,
+                connection,
+                lambda: self._rooms.refusal(hello, **self._bounds(hello)) is None,
+                comes_back=self._rooms.comes_back(hello),
+            )
         except TimeoutError:
             reason = f"no hello within {self.config.admission_timeout_s:g} s"
             await self._reject(channel, Reject(code=Code.HELLO_TIMEOUT, reason=reason))
@@ -459,22 +465,21 @@ class Relay:
             )
             await self._reject(channel, going)
             return None
-        rule = self.gate.rules.of(hello.room)
         if connection.ended:
             # Its peer is gone, or tries anew: it must not take the place of that.
             log_event(
                 logger, Event.CONNECTION_FAILED, f"{address} left before it was let in", address=address
             )
             return None
-        switch = self._switches.get(hello.room)
-        mac_is_on_lan = switch is not None and hello.mac is not None and switch.core.is_on_lan(hello.mac)
-        match self._rooms.admit(hello, connection.id, max_peers=rule.max_peers, mac_is_on_lan=mac_is_on_lan):
+        match self._rooms.admit(hello, connection.id, **self._bounds(hello)):
             case Rejection(message):
                 await self._reject(channel, message, hello)
                 return None
             case admission:
                 try:
-                    return self._welcome(admission, hello, channel)
+                    peer = self._welcome(admission, hello, channel)
+                    self.gate.let_in(hello)
+                    return peer
                 except BaseException:
                     # Without this its place would be taken for good.
                     if (half_in := self._peers.get(connection.id)) is not None:
@@ -483,8 +488,16 @@ class Relay:
                         self._vacate(connection.id, Code.INTERNAL_ERROR)
                     raise
 
+    def _bounds(self, hello: Hello) -> dict[str, Any]:
+        """What holds for a hello's room beside what `rooms.py` knows itself."""
+        switch = self._switches.get(hello.room)
+        mac_is_on_lan = switch is not None and hello.mac is not None and switch.core.is_on_lan(hello.mac)
+        return {"max_peers": self.gate.rules.of(hello.room).max_peers, "mac_is_on_lan": mac_is_on_lan}
+
     async def _reject(self, channel: ControlChannel, message: Reject, hello: Hello | None = None) -> None:
         connection = channel.connection
+        # Before the peer hears of it, so that it may come with the same invite and something else changed.
+        self.gate.turn_away(connection)
         self.gate.turned_away[message.code] += 1
         log_event(
             logger,

@@ -80,14 +80,13 @@ class RelayState:
         if lock is not None:
             os.close(lock)
 
-    def save_used(self, now: float) -> Future[None]:
+    def save_used(self) -> Future[None]:
         """Have it written down which invites were used; done when it is."""
-        self.used.prune(now)
         return self._write(_USED, self.used.used)
 
-    def save_bans(self, now: float) -> Future[None]:
-        """Have the bans written down; done when they are. Kicks are over before it matters."""
-        return self._write(_BANS, [ban for ban in self.bans.held(now) if not ban.kick])
+    def save_bans(self) -> Future[None]:
+        """Have the bans written down; done when they are."""
+        return self._write(_BANS, self.bans.kept())
 
     def _take_key(self) -> None:
         assert self.directory is not None
