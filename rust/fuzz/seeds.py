@@ -68,10 +68,18 @@ def packets() -> dict[str, Packet]:
         / ICMPv6ND_NS(tgt="fe80::2")
         / ICMPv6NDOptMTU()
         / ICMPv6NDOptSrcLLAddr(lladdr=OTHER),
+        "redirect-own": v6 / ICMPv6ND_Redirect(tgt="fe80::2") / ICMPv6NDOptDstLLAddr(lladdr=CLIENT),
+        "redirect-chain": v6 / IPv6ExtHdrHopByHop() / IPv6ExtHdrDestOpt() / ICMPv6ND_Redirect(tgt="fe80::2"),
+        "redirect-fragment": v6 / IPv6ExtHdrFragment(offset=0, m=1, id=7) / ICMPv6ND_Redirect(tgt="fe80::2"),
         "redirect-another": v6 / ICMPv6ND_Redirect(tgt="fe80::2") / ICMPv6NDOptDstLLAddr(lladdr=OTHER),
         "tcp-ect": IP(src="10.0.0.1", dst="10.0.0.2", tos=2, id=0xFFFF) / TCP(sport=1, dport=2) / b"data",
         "tcp6-ect": IPv6(src="fe80::1", dst="fe80::2", tc=1) / TCP(sport=1, dport=2) / b"data",
         "tcp-marked": IP(src="10.0.0.1", dst="10.0.0.2", tos=3) / TCP(sport=1, dport=2) / b"data",
+        "icmp-redirect": IP(src="10.0.0.1", dst="10.0.0.2")
+        / ICMP(type=5, code=1, gw="10.0.0.66")
+        / IP(src="10.0.0.2", dst="10.0.0.3")
+        / UDP(),
+        "icmp-router": IP(src="10.0.0.1", dst="224.0.0.1", ttl=1) / ICMP(type=9),
         "ping": IP(src="10.0.0.1", dst="10.0.0.2") / ICMP() / b"ping",
         "tcp": IP(src="10.0.0.1", dst="10.0.0.2") / TCP(sport=1, dport=2) / b"data",
         "tcp6": IPv6(src="fe80::1", dst="fe80::2") / TCP(sport=1, dport=2, options=[("NOP", None)]) / b"data",

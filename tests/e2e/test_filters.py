@@ -58,6 +58,15 @@ def all_bad(mac: str) -> dict[str, tuple[str, bytes]]:
         return bytes(Ether(src=mac, dst=destination, type=0x88B5) / (payload or Raw(b"x" * 46)))
 
     offer, ra, v6 = dhcp_offer(), advertisement(), dhcpv6_reply()
+    redirect = scapy.ICMPv6ND_Redirect(tgt="fe80::52", dst="2001:db8::9") / scapy.ICMPv6NDOptDstLLAddr(
+        lladdr=mac
+    )
+    icmp_redirect = (
+        IP(src="192.168.88.1", dst="192.168.88.51")
+        / scapy.ICMP(type=5, code=1, gw="192.168.88.52")
+        / IP(src="192.168.88.51", dst="203.0.113.9")
+        / UDP()
+    )
     first_fragment = scapy.fragment(offer, fragsize=64)[0]
     tiny_fragment = IP(src="192.168.88.66", dst="255.255.255.255", proto=17, flags="MF") / Raw(b"\x00\x43")
     overlap = IP(src="192.168.88.66", dst="255.255.255.255", proto=17, frag=1) / Raw(b"\x00\x43\x00\x44" * 4)
@@ -125,6 +134,26 @@ def all_bad(mac: str) -> dict[str, tuple[str, bytes]]:
             to_nodes(
                 IPv6(**V6, nh=44) / scapy.IPv6ExtHdrFragment(nh=60, m=1, id=8) / Raw(b"\x3a\x01" + b"\0" * 6)
             ),
+        ),
+        # Redirects: in the router's name, to one's own address
+        "redirect": ("router-advertisement", to_nodes(IPv6(**V6) / redirect)),
+        "redirect-qinq": (
+            "router-advertisement",
+            to_nodes(Dot1AD(vlan=7) / Dot1Q(vlan=5) / IPv6(**V6) / redirect),
+        ),
+        "redirect-all-headers": (
+            "router-advertisement",
+            to_nodes(IPv6(**V6) / options / destination_options / routing / destination_options / redirect),
+        ),
+        "redirect-first-fragment": (
+            "router-advertisement",
+            to_nodes(IPv6(**V6) / first_v6_fragment / redirect),
+        ),
+        "icmp-redirect": ("router-advertisement", broadcast(icmp_redirect)),
+        "icmp-redirect-tagged": ("router-advertisement", broadcast(Dot1Q(vlan=5) / icmp_redirect)),
+        "icmp-router-advertisement": (
+            "router-advertisement",
+            broadcast(IP(src="192.168.88.66", dst="224.0.0.1", ttl=1) / scapy.ICMP(type=9)),
         ),
         # Sources
         "spoofed-source": (
@@ -212,6 +241,9 @@ def all_good(mac: str) -> dict[str, bytes]:
         "udp-67-to-67": broadcast(IP(dst="255.255.255.255") / UDP(sport=67, dport=67) / Raw(bytes(20))),
         "tcp-67-to-68": broadcast(IP(dst="255.255.255.255") / scapy.TCP(sport=67, dport=68)),
         "router-solicitation": to_nodes(IPv6(**V6) / scapy.ICMPv6ND_RS()),
+        "icmp-unreachable": broadcast(
+            IP(src="192.168.88.52", dst="192.168.88.51") / scapy.ICMP(type=3, code=3) / IP() / UDP()
+        ),
         "neighbour-advertisement": to_nodes(IPv6(**V6) / scapy.ICMPv6ND_NA(tgt="fe80::52")),
         "echo-request-hop-by-hop": to_nodes(
             IPv6(**V6)
@@ -283,7 +315,10 @@ async def test_passes(party: Party, ben: Client, name: str) -> None:
         assert await ear.seen([frame], 5.0) == [frame]
 
 
-@pytest.mark.parametrize("name", ["dhcp-offer", "ra", "dhcpv6-reply", "dhcp-offer-tagged", "ra-hop-by-hop"])
+@pytest.mark.parametrize(
+    "name",
+    ["dhcp-offer", "ra", "dhcpv6-reply", "dhcp-offer-tagged", "ra-hop-by-hop", "redirect", "icmp-redirect"],
+)
 async def test_the_lan_itself_may_serve(party: Party, name: str) -> None:
     server = party.player("server")
     frame = all_bad(server.mac.hex(":"))[name][1]

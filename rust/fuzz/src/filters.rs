@@ -107,7 +107,10 @@ fn stranger(data: &[u8], judged: Option<DropReason>) {
             _ => None,
         },
         Some(TransportSlice::Icmpv6(icmp)) if v6 => {
-            (icmp.type_u8() == 134).then_some(DropReason::RouterAdvertisement)
+            [134, 137].contains(&icmp.type_u8()).then_some(DropReason::RouterAdvertisement)
+        }
+        Some(TransportSlice::Icmpv4(icmp)) if !v6 => {
+            [5, 9].contains(&icmp.type_u8()).then_some(DropReason::RouterAdvertisement)
         }
         Some(TransportSlice::Tcp(_)) => None,
         // Fragments, and protocols that it does not read.

@@ -82,13 +82,15 @@ impl Found<'_> {
     /// Servers' and routers' messages in a client's frame.
     pub fn content(&self, filters: &Filters) -> Option<DropReason> {
         match &self.walked {
-            None => {
-                let is_it = self.kind == 0x0800 && filters.dhcp_server && ipv4(self.packet);
-                is_it.then_some(DropReason::DhcpServer)
-            }
+            None if self.kind == 0x0800 => match ipv4(self.packet) {
+                Some(17) if filters.dhcp_server => Some(DropReason::DhcpServer),
+                Some(1) if filters.router_advertisement => Some(DropReason::RouterAdvertisement),
+                _ => None,
+            },
+            None => None,
             Some(walked) => {
-                let (dhcp, advertisement) = ipv6(walked);
-                if advertisement && filters.router_advertisement {
+                let (dhcp, router) = ipv6(walked);
+                if router && filters.router_advertisement {
                     Some(DropReason::RouterAdvertisement)
                 } else if dhcp && filters.dhcpv6_server {
                     Some(DropReason::Dhcpv6Server)
@@ -119,29 +121,39 @@ impl Found<'_> {
     }
 }
 
-/// Whether an IPv4 packet is, or may be, to a DHCP client.
-fn ipv4(packet: &[u8]) -> bool {
-    let is_udp = packet.len() > 9 && packet[9] == 17;
-    if !is_udp || packet.len() < 20 {
-        return is_udp;
+/// The protocol of an IPv4 packet that is, or may be, to a DHCP client (17), or a router's advertisement or redirect (1).
+fn ipv4(packet: &[u8]) -> Option<u8> {
+    let protocol = *packet.get(9)?;
+    let least = match protocol {
+        17 => 4,
+        1 => 1,
+        _ => return None,
+    };
+    if packet.len() < 20 {
+        return Some(protocol);
     }
     let word = |at| number(packet, at).unwrap_or(0);
     let offset = word(6) % 0x2000;
-    if offset > 1 {
-        return false;
-    }
     let start = usize::from(packet[0] % 16) * 4;
     let end = packet.len().min(word(2));
-    offset == 1 || end < start + 4 || word(start + 2) == 68
+    let is_it = match offset {
+        0 if end < start + least => true,
+        0 if protocol == 17 => word(start + 2) == 68,
+        0 => [5, 9].contains(&packet[start]),
+        offset => offset == 1,
+    };
+    is_it.then_some(protocol)
 }
 
-/// Whether an IPv6 packet is, or may be: to a DHCPv6 client; a router's advertisement.
+/// Whether an IPv6 packet is, or may be: to a DHCPv6 client; a router's advertisement or redirect.
 fn ipv6(walked: &Walked<'_>) -> (bool, bool) {
     match walked {
         Walked::Hidden => (true, true),
         Walked::Later => (false, false),
         Walked::To { protocol: 17, bytes, .. } => (number(bytes, 2).is_none_or(|port| port == 546), false),
-        Walked::To { protocol: 58, bytes, .. } => (false, bytes.first().is_none_or(|kind| *kind == 134)),
+        Walked::To { protocol: 58, bytes, .. } => {
+            (false, bytes.first().is_none_or(|kind| [134, 137].contains(kind)))
+        }
         Walked::To { .. } => (false, false),
     }
 }

@@ -53,7 +53,7 @@ drop_reasons! {
     DhcpServer: "dhcp-server", "drop_dhcp_server";
     /// A client answering as a DHCPv6 server.
     Dhcpv6Server: "dhcpv6-server", "drop_dhcpv6_server";
-    /// A client announcing itself as an IPv6 router.
+    /// A client speaking as a router: router advertisements and redirects, ICMPv6 and ICMP.
     RouterAdvertisement: "router-advertisement", "drop_router_advertisement";
     /// ARP or RARP that names another's address as its sender's.
     ArpSpoof: "arp-spoof", "drop_arp_spoof";

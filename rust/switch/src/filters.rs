@@ -1,7 +1,7 @@
 //! The safety filters: frames that must not cross a room whoever they are for.
 //!
 //! A LAN party's guests bring misconfigured machines: a connection-sharing laptop answers DHCP and announces itself as an
-//! IPv6 router, and everyone's traffic goes astray. Such frames are stopped when they come from clients; the gateway's LAN may
+//! IPv6 router, and everyone's traffic goes astray; a redirect in a router's name leads it astray on purpose. Such frames are stopped when they come from clients; the gateway's LAN may
 //! have its servers. Frames that switches exchange with their neighbours end at every port, as 802.1D bridges do it.
 
 use softlan_wire::ethernet::{MAX_TAGGED_LEN, MAX_UNTAGGED_LEN};
@@ -25,7 +25,7 @@ pub struct Filters {
     pub dhcp_server: bool,
     /// DHCPv6 server messages from clients.
     pub dhcpv6_server: bool,
-    /// IPv6 router advertisements from clients.
+    /// Router advertisements and redirects from clients: ICMPv6 and ICMP.
     pub router_advertisement: bool,
     /// ARP and RARP whose sender address is another's: of a client not its own, from the LAN a client's.
     pub arp_spoof: bool,
@@ -120,7 +120,7 @@ impl Filters {
         match inspect(protocol, packet)? {
             Suspect::DhcpServer => is_on(self.dhcp_server, DropReason::DhcpServer),
             Suspect::Dhcpv6Server => is_on(self.dhcpv6_server, DropReason::Dhcpv6Server),
-            Suspect::RouterAdvertisement => is_on(self.router_advertisement, DropReason::RouterAdvertisement),
+            Suspect::Router => is_on(self.router_advertisement, DropReason::RouterAdvertisement),
             Suspect::CutIpv6 => is_on(self.router_advertisement, DropReason::RouterAdvertisement)
                 .or(is_on(self.dhcpv6_server, DropReason::Dhcpv6Server)),
         }
@@ -174,6 +174,21 @@ mod tests {
         packet
     }
 
+    /// An IPv6 redirect (RFC 4861, 4.5) that names its sender's own address, so that its addresses alone are nothing to object to.
+    fn redirect() -> Vec<u8> {
+        let message = [&[137, 0, 0, 0, 0, 0, 0, 0][..], &[0xfe; 32], &[2, 1, 2, 0, 0, 0, 0, 1]].concat();
+        ipv6(58, &message)
+    }
+
+    /// An IPv4 redirect for hosts (RFC 792) from its ethertype on.
+    fn ipv4_redirect() -> Vec<u8> {
+        let mut packet = vec![0x08, 0x00, 0x45, 0, 0, 56, 0, 0, 0, 0, 64, 1];
+        packet.resize(2 + 20, 0);
+        packet.extend([5, 1, 0, 0, 10, 0, 0, 66]);
+        packet.resize(2 + 56, 0);
+        packet
+    }
+
     /// An IPv6 packet from its ethertype on, its first payload bytes given.
     fn ipv6(next: u8, payload: &[u8]) -> Vec<u8> {
         let mut packet = vec![0x86, 0xdd, 0x60, 0, 0, 0, 0, payload.len() as u8, next, 255];
@@ -219,6 +234,8 @@ mod tests {
             (dhcp(), DropReason::DhcpServer),
             (ipv6(17, &[2, 35, 2, 34, 0, 8, 0, 0]), DropReason::Dhcpv6Server),
             (ipv6(58, &[134, 0, 0, 0]), DropReason::RouterAdvertisement),
+            (redirect(), DropReason::RouterAdvertisement),
+            (ipv4_redirect(), DropReason::RouterAdvertisement),
             (ipv6(0, &[58, 9]), DropReason::RouterAdvertisement),
         ] {
             let tag = [0x81, 0x00, 0, 0];

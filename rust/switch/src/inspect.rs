@@ -1,11 +1,13 @@
 //! Looks into IP packets for what only a LAN's servers and routers may say: DHCP and DHCPv6 server messages, router
-//! advertisements.
+//! advertisements, redirects.
 //!
 //! The receiver of a packet is lenient, so the reader here is suspicious: it follows the header chain as a host would, believes
 //! no byte beyond the packet's own length (padding could fake the ports that the next fragment brings), and reports a
 //! chain that ends before the answer is known.
 
 use softlan_wire::EtherType;
+
+use crate::nd::{ADVERTISE_ROUTER, REDIRECT};
 
 /// What a packet is, or may hide.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,12 +16,14 @@ pub(crate) enum Suspect {
     DhcpServer,
     /// IPv6 UDP to the DHCPv6 client port, or UDP cut before its ports.
     Dhcpv6Server,
-    /// An ICMPv6 router advertisement, or ICMPv6 cut before its type.
-    RouterAdvertisement,
+    /// A router's advertisement or redirect by ICMP or ICMPv6, or one of these cut before its type.
+    Router,
     /// An IPv6 packet whose header chain ends before the protocol is known.
     CutIpv6,
 }
 
+/// ICMP's number as a protocol (RFC 792).
+const ICMP: u8 = 1;
 const PROTOCOL_UDP: u8 = 17;
 /// ICMPv6's number as a next header (RFC 4443, 2.1).
 pub(crate) const ICMPV6: u8 = 58;
@@ -28,8 +32,9 @@ pub(crate) const ICMPV6: u8 = 58;
 const DHCP_CLIENT_PORT: u16 = 68;
 /// The UDP port at which DHCPv6 clients listen (RFC 8415, 7.2), whatever port a server answers from.
 const DHCPV6_CLIENT_PORT: u16 = 546;
-/// ICMPv6 type of router advertisements (RFC 4861, 4.2).
-const ROUTER_ADVERTISEMENT: u8 = 134;
+/// ICMP types by which routers tell hosts about routers: redirects (RFC 792), router advertisements (RFC 1256, 3).
+const ICMP_REDIRECT: u8 = 5;
+const ICMP_ADVERTISE_ROUTER: u8 = 9;
 
 const IPV4_HEADER_LEN: usize = 20;
 const IPV6_HEADER_LEN: usize = 40;
@@ -49,27 +54,34 @@ pub(crate) fn inspect(protocol: EtherType, packet: &[u8]) -> Option<Suspect> {
 /// IPv4 (RFC 791, 3.1). A packet too short to have a protocol is taken by no host and passes.
 #[inline]
 fn inspect_ipv4(packet: &[u8]) -> Option<Suspect> {
-    if *packet.get(9)? != PROTOCOL_UDP {
-        return None;
-    }
+    let suspect = match *packet.get(9)? {
+        PROTOCOL_UDP => Suspect::DhcpServer,
+        ICMP => Suspect::Router,
+        _ => return None,
+    };
     let Some(&[version_ihl, _, len_high, len_low, _, _, fragment_high, fragment_low, ..]) =
         packet.first_chunk::<IPV4_HEADER_LEN>()
     else {
-        return Some(Suspect::DhcpServer);
+        return Some(suspect);
     };
     match u16::from_be_bytes([fragment_high, fragment_low]) & 0x1fff {
         0 => {}
         // 8 bytes into the datagram: no sender cuts there, and a lenient reassembly might let it overlap the UDP header
         // (RFC 1858, 3.2.2 and RFC 3128 drop the same).
-        1 => return Some(Suspect::DhcpServer),
-        // A later fragment has no ports, and is nothing without the first one, which is judged by its own.
+        1 => return Some(suspect),
+        // A later fragment has neither ports nor type, and is nothing without the first one, which is judged by its own.
         _ => return None,
     }
     let total_len = usize::from(u16::from_be_bytes([len_high, len_low]));
     let header_len = usize::from(version_ihl & 0x0f) * 4;
-    let udp = packet.get(header_len..total_len.min(packet.len())).unwrap_or_default();
-    // Without its ports it is a first fragment too short for them (RFC 1858, 3), or a packet cut short.
-    destination_port(udp).is_none_or(|port| port == DHCP_CLIENT_PORT).then_some(Suspect::DhcpServer)
+    let payload = packet.get(header_len..total_len.min(packet.len())).unwrap_or_default();
+    // Without its ports or type it is a first fragment too short for them (RFC 1858, 3), or a packet cut short.
+    let is_it = if suspect == Suspect::Router {
+        payload.first().is_none_or(|kind| matches!(*kind, ICMP_REDIRECT | ICMP_ADVERTISE_ROUTER))
+    } else {
+        destination_port(payload).is_none_or(|port| port == DHCP_CLIENT_PORT)
+    };
+    is_it.then_some(suspect)
 }
 
 /// IPv6, as RFC 7113 asks of a router advertisement guard: the chain is followed to its end whatever stands in it, and a
@@ -78,8 +90,8 @@ fn inspect_ipv4(packet: &[u8]) -> Option<Suspect> {
 fn inspect_ipv6(packet: &[u8]) -> Option<Suspect> {
     match upper_layer(packet) {
         Upper::Protocol { number: ICMPV6, payload, .. } => {
-            (payload.first().is_none_or(|kind| *kind == ROUTER_ADVERTISEMENT))
-                .then_some(Suspect::RouterAdvertisement)
+            (payload.first().is_none_or(|kind| matches!(*kind, ADVERTISE_ROUTER | REDIRECT)))
+                .then_some(Suspect::Router)
         }
         Upper::Protocol { number: PROTOCOL_UDP, payload, .. } => destination_port(payload)
             .is_none_or(|port| port == DHCPV6_CLIENT_PORT)
@@ -211,7 +223,11 @@ mod tests {
     }
 
     fn router_advertisement() -> Vec<u8> {
-        [&[ROUTER_ADVERTISEMENT, 0][..], &[0; 14]].concat()
+        [&[ADVERTISE_ROUTER, 0][..], &[0; 14]].concat()
+    }
+
+    fn redirect() -> Vec<u8> {
+        [&[REDIRECT, 0][..], &[0; 38]].concat()
     }
 
     fn v4(packet: &[u8]) -> Option<Suspect> {
@@ -235,6 +251,19 @@ mod tests {
         assert_eq!(v4(&ipv4(6, 0, 0, &udp((67, 68), 9))), None);
         // The same bytes mean something only as IPv4.
         assert_eq!(inspect(EtherType::ARP, &ipv4(UDP, 0, 0, &udp((67, 68), 9))), None);
+    }
+
+    #[test]
+    fn what_ipv4_routers_say_shows() {
+        for kind in 0..=u8::MAX {
+            let expected = matches!(kind, 5 | 9).then_some(Suspect::Router);
+            assert_eq!(v4(&ipv4(ICMP, 0, 0, &[kind, 1, 0, 0, 10, 0, 0, 66])), expected, "ICMP {kind}");
+            assert_eq!(v4(&ipv4(ICMP, 40, 0x2000, &[kind, 1, 0, 0, 10, 0, 0, 66])), expected, "ICMP {kind}");
+        }
+        // Cut before the type, or where nobody cuts.
+        assert_eq!(v4(&ipv4(ICMP, 0, 0x2000, &[])), Some(Suspect::Router));
+        assert_eq!(v4(&ipv4(ICMP, 0, 1, &[0; 8])), Some(Suspect::Router));
+        assert_eq!(v4(&ipv4(ICMP, 0, 185, &[5; 8])), None);
     }
 
     #[test]
@@ -268,7 +297,8 @@ mod tests {
 
     #[test]
     fn ipv6_servers_and_routers_show() {
-        assert_eq!(v6(&ipv6(ICMPV6, &router_advertisement())), Some(Suspect::RouterAdvertisement));
+        assert_eq!(v6(&ipv6(ICMPV6, &router_advertisement())), Some(Suspect::Router));
+        assert_eq!(v6(&ipv6(ICMPV6, &redirect())), Some(Suspect::Router));
         assert_eq!(v6(&ipv6(UDP, &udp((547, 546), 4))), Some(Suspect::Dhcpv6Server));
         for source in [0, 546, 1024] {
             assert_eq!(v6(&ipv6(UDP, &udp((source, 546), 4))), Some(Suspect::Dhcpv6Server));
@@ -284,7 +314,7 @@ mod tests {
     #[test]
     fn ipv6_cut_before_the_answer_is_suspect() {
         assert_eq!(v6(&[0x60; 39]), Some(Suspect::CutIpv6));
-        assert_eq!(v6(&ipv6(ICMPV6, &[])), Some(Suspect::RouterAdvertisement));
+        assert_eq!(v6(&ipv6(ICMPV6, &[])), Some(Suspect::Router));
         assert_eq!(v6(&ipv6(UDP, &[2, 35, 2])), Some(Suspect::Dhcpv6Server));
         assert_eq!(v6(&ipv6(0, &[])), Some(Suspect::CutIpv6));
         assert_eq!(v6(&ipv6(0, &[ICMPV6, 1, 0, 0, 0, 0, 0, 0])), Some(Suspect::CutIpv6));
@@ -292,11 +322,13 @@ mod tests {
 
     #[test]
     fn later_ipv6_fragments_pass() {
-        let (kind, mut fragment) = extension(FRAGMENT, 0, ICMPV6, &router_advertisement());
-        fragment[3] = 1; // more fragments, offset 0
-        assert_eq!(v6(&ipv6(kind, &fragment)), Some(Suspect::RouterAdvertisement));
-        fragment[3] = 8; // offset 8 bytes
-        assert_eq!(v6(&ipv6(kind, &fragment)), None);
+        for message in [router_advertisement(), redirect()] {
+            let (kind, mut fragment) = extension(FRAGMENT, 0, ICMPV6, &message);
+            fragment[3] = 1; // more fragments, offset 0
+            assert_eq!(v6(&ipv6(kind, &fragment)), Some(Suspect::Router));
+            fragment[3] = 8; // offset 8 bytes
+            assert_eq!(v6(&ipv6(kind, &fragment)), None);
+        }
     }
 
     #[test]
@@ -334,8 +366,9 @@ mod tests {
 
         #[test]
         fn no_chain_of_extensions_hides_anything(chain in chain()) {
-            let ra = behind(&chain, ICMPV6, &router_advertisement());
-            prop_assert_eq!(v6(&ra), Some(Suspect::RouterAdvertisement));
+            for message in [router_advertisement(), redirect()] {
+                prop_assert_eq!(v6(&behind(&chain, ICMPV6, &message)), Some(Suspect::Router));
+            }
             let dhcp = behind(&chain, UDP, &udp((547, 546), 4));
             prop_assert_eq!(v6(&dhcp), Some(Suspect::Dhcpv6Server));
             prop_assert_eq!(v6(&behind(&chain, UDP, &udp((5353, 5353), 4))), None);
@@ -345,7 +378,8 @@ mod tests {
         /// Cut anywhere, by the frame's end or by the packet's own length, a forbidden packet stays suspect.
         #[test]
         fn no_cut_hides_anything(chain in chain(), cut: prop::sample::Index, by_length: bool) {
-            for whole in [behind(&chain, ICMPV6, &router_advertisement()), behind(&chain, UDP, &udp((547, 546), 4))] {
+            for (protocol, message) in [(ICMPV6, router_advertisement()), (ICMPV6, redirect()), (UDP, udp((547, 546), 4))] {
+                let whole = behind(&chain, protocol, &message);
                 let mut packet = whole.clone();
                 let len = cut.index(whole.len() - 40) + 40;
                 if by_length {
@@ -355,14 +389,16 @@ mod tests {
                 }
                 prop_assert!(v6(&packet).is_some());
             }
-            let whole = ipv4(UDP, 4 * (chain.len() % 11), 0, &udp((67, 68), 4));
-            prop_assert!(v4(&whole[..10 + cut.index(whole.len() - 10)]).is_some());
+            for (protocol, message) in [(UDP, udp((67, 68), 4)), (ICMP, vec![5, 1, 0, 0, 10, 0, 0, 66])] {
+                let whole = ipv4(protocol, 4 * (chain.len() % 11), 0, &message);
+                prop_assert!(v4(&whole[..10 + cut.index(whole.len() - 10)]).is_some());
+            }
         }
 
         /// Fragmented at any place, the first fragment of a forbidden packet is suspect.
         #[test]
         fn no_fragmentation_hides_anything(chain in chain(), cut: prop::sample::Index, options in 0usize..=10) {
-            for (protocol, payload) in [(ICMPV6, router_advertisement()), (UDP, udp((547, 546), 16))] {
+            for (protocol, payload) in [(ICMPV6, router_advertisement()), (ICMPV6, redirect()), (UDP, udp((547, 546), 16))] {
                 let whole = behind(&chain, protocol, &payload);
                 let part = &whole[40..][..8 * cut.index((whole.len() - 40) / 8)];
                 let (kind, mut fragment) = extension(FRAGMENT, 0, whole[6], part);
