@@ -314,7 +314,8 @@ class PluggedPeer:
 class Room:
     """A switch. `filters_off` names filters not to apply (FILTER_NAMES).
 
-    `limit_storm` is in broadcasts and multicasts a second of all peers together; None is no limit.
+    `limit_storm` is in broadcasts and multicasts a second of all peers together; when they are used up each peer still has a twentieth of
+    its own `limit_storm`. None is no limit.
     """
 
     def __new__(

@@ -281,6 +281,15 @@ def rooms() -> dict[str, bytes]:
         + bytes([0x12, 60])
         + b"".join(frame(2, 0x80, 1, bytes([n])) for n in range(12))
         + bytes([0x12, 255]),
+        # One uses the room's up, and the others have their shares.
+        "shares": bytes([0x28, 60, 0, 0])
+        + plug(1 | 8 << 3, 4)
+        + plug(2 | 8 << 3, 5)
+        + plug(3 | 8 << 3, 0)
+        + b"".join(frame(1, 0x80, 1, bytes([n])) for n in range(7))
+        + b"".join(frame(2, 0x80, 1, bytes([n])) for n in range(10, 13))
+        + b"".join(frame(3, 9, 1, bytes([n])) for n in range(20, 22))
+        + bytes([0x12, 255]),
         "loop": settings
         + party
         + (frame(1, 0x80, 1, arp) + frame(3, 4, 1, arp)) * 6

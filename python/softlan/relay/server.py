@@ -80,7 +80,7 @@ class RelayConfig:
     """How a relay behaves. `listen` is `IP:PORT`; limits are in bits per second, None is no limit.
 
     `limit_storm` is in broadcasts and multicasts per second of each client; a gateway may have `GATEWAY_STORM` times as many, all of
-    a room together `ROOM_STORM` times.
+    a room together `ROOM_STORM` times; when that is used up each peer still has a twentieth of its own number.
     `back_in_s` and `successor` are told to peers in the end: when this relay is back, and which takes its place meanwhile.
     """
 

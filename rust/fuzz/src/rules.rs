@@ -70,6 +70,11 @@ impl Passed {
         frames.is_some_and(|frames| self.most_frames >= u64::from(frames))
     }
 
+    /// Whether a peer that may send so many itself has used its share of the room up.
+    fn may_be_beyond_share(&self, own: Option<u32>) -> bool {
+        own.is_none_or(|frames| self.most_frames >= u64::from(share(frames)))
+    }
+
     /// No more has passed than the rate gives, the burst, and one frame above it.
     fn check_rate(&self, rate: Option<Rate>, elapsed: Duration) {
         let Some(rate) = rate else { return };
@@ -82,13 +87,20 @@ impl Passed {
     }
 
     fn check_storm(&self, frames: Option<u32>, elapsed: Duration) {
-        let Some(frames) = frames.map(u128::from) else { return };
-        let most = frames * 1_000_000_000 + frames * elapsed.as_nanos();
-        assert!(
-            u128::from(self.frames) * 1_000_000_000 <= most,
-            "{self:?} passed {frames} within {elapsed:?}"
-        );
+        let Some(frames) = frames else { return };
+        assert!(self.frames <= most(frames, elapsed), "{self:?} passed {frames} within {elapsed:?}");
     }
+}
+
+/// Frames that a number a second lets pass at most.
+fn most(frames: u32, elapsed: Duration) -> u64 {
+    let nanos = u128::from(frames) * (elapsed.as_nanos() + 1_000_000_000);
+    u64::try_from(nanos / 1_000_000_000).unwrap_or(u64::MAX)
+}
+
+/// What a peer may send when the room's number is used up, of so many that it may send itself: a twentieth, and one at least.
+fn share(own: u32) -> u32 {
+    own / 20 + u32::from(!own.is_multiple_of(20))
 }
 
 impl Known {
@@ -107,6 +119,12 @@ impl Known {
             group: none,
             unknown: none,
         }
+    }
+
+    /// Broadcasts and multicasts that must have been charged to the room.
+    fn beyond_share(&self, now: Duration) -> u64 {
+        let shared = self.limits.storm.map_or(0, |own| most(share(own), now.saturating_sub(self.since)));
+        self.group.frames.saturating_sub(shared)
     }
 
     /// Counters say what came, and for what it was dropped.
@@ -413,8 +431,10 @@ impl Record {
             DropReason::LimitBroadcast => is_group && known.group.may_refuse(known.limits.broadcast, len),
             DropReason::LimitUnknown => is_unknown && known.unknown.may_refuse(known.limits.unknown, len),
             DropReason::Storm => {
-                let is_anyones = known.group.may_storm(known.limits.storm);
-                is_group && (is_anyones || self.group.may_storm(self.settings.storm))
+                let is_its_own = known.group.may_storm(known.limits.storm);
+                let is_the_rooms = self.group.may_storm(self.settings.storm)
+                    && known.group.may_be_beyond_share(known.limits.storm);
+                is_group && (is_its_own || is_the_rooms)
             }
             _ => false,
         };
@@ -438,10 +458,18 @@ impl Record {
                 known.group.check_rate(known.limits.broadcast, elapsed);
                 known.group.check_storm(known.limits.storm, elapsed);
                 self.group.add(len, is_sent);
-                self.group.check_storm(self.settings.storm, arrival.now);
+                self.check_room(arrival.now);
             }
             Way::To(_) | Way::Back => {}
         }
+    }
+
+    /// What all have sent beyond their shares is no more than the room's storm control lets pass.
+    fn check_room(&self, now: Duration) {
+        let Some(frames) = self.settings.storm else { return };
+        let known = self.members.values().chain(&self.gone);
+        let charged: u64 = known.map(|known| known.beyond_share(now)).sum();
+        assert!(charged <= most(frames, now), "{charged} passed {frames} until {now:?}");
     }
 
     /// Whether another peer brought the same frame a moment ago.

@@ -22,6 +22,12 @@ impl Rate {
         let tenth = bits_per_second / 80;
         Self { bits_per_second, burst_bytes: if tenth > LEAST { tenth } else { LEAST } }
     }
+
+    /// So many frames a second, and as many at once, where each is offered as one byte, whatever its length: storm control.
+    pub const fn of_frames(frames: u32) -> Self {
+        let frames = frames as u64;
+        Self { bits_per_second: frames * 8, burst_bytes: frames }
+    }
 }
 
 /// The limits of one peer; `None` is no limit.

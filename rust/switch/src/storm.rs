@@ -2,6 +2,10 @@
 //!
 //! Counted in frames beside the limits in bits, because what a storm costs everybody is a frame: each one is sent to each
 //! peer of the room and looked at by each machine behind it. Unicast passes whatever the storm.
+//!
+//! When a room's limit is used up each of its peers still has a share for itself, so that many who stay within their own limits
+//! and use up the room's together cost nobody else the frames by which machines find each other. The room's total is bounded all
+//! the same: by its limit and the shares of all.
 
 use std::time::Duration;
 
@@ -9,6 +13,16 @@ use crate::limits::{Rate, TokenBucket};
 
 /// A storm is over when nothing has been dropped for so long.
 const CALM: Duration = Duration::from_secs(5);
+
+/// What part of a peer's own limit is its share, whatever others send. Of a client's 500 frames a second it is 25: ARP, mDNS,
+/// DHCP and a search for games at once. Of a gateway's 2000 it is 100: a LAN of some hundreds of machines, of which each says something
+/// every few seconds.
+const SHARE: u32 = 20;
+
+/// The share of a peer that may send `frames` a second; none of one that may send what it likes.
+pub(crate) fn share(now: Duration, frames: Option<u32>) -> Option<TokenBucket> {
+    Some(TokenBucket::new(now, Rate::of_frames(frames?.div_ceil(SHARE))))
+}
 
 /// What came of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,21 +53,23 @@ struct Storm {
 impl StormControl {
     /// Lets `frames` a second pass, and as many at once; `None`: all of them.
     pub(crate) fn new(now: Duration, frames: Option<u32>) -> Self {
-        let bucket = frames.map(|frames| {
-            let frames = u64::from(frames);
-            TokenBucket::new(now, Rate { bits_per_second: frames * 8, burst_bytes: frames })
-        });
+        let bucket = frames.map(|frames| TokenBucket::new(now, Rate::of_frames(frames)));
         Self { bucket, storm: None }
+    }
+
+    /// Whether one more frame may pass; takes nothing, and notes nothing.
+    #[inline]
+    pub(crate) fn allows(&mut self, now: Duration) -> bool {
+        self.bucket.as_mut().is_none_or(|bucket| bucket.allows(now, 1))
     }
 
     /// Whether one more frame may pass; takes nothing.
     #[inline]
     pub(crate) fn judge(&mut self, now: Duration) -> Gust {
-        let Some(bucket) = &mut self.bucket else { return Gust::Passes };
-        if bucket.allows(now, 1) { Gust::Passes } else { self.drop_one(now) }
+        if self.allows(now) { Gust::Passes } else { self.drop_one(now) }
     }
 
-    /// Takes the frame that [`judge`](Self::judge) let pass.
+    /// Takes the frame that [`judge`](Self::judge) or [`allows`](Self::allows) let pass.
     #[inline]
     pub(crate) fn take(&mut self) {
         if let Some(bucket) = &mut self.bucket {
@@ -61,8 +77,9 @@ impl StormControl {
         }
     }
 
+    /// Notes that a frame was one too many.
     #[cold]
-    fn drop_one(&mut self, now: Duration) -> Gust {
+    pub(crate) fn drop_one(&mut self, now: Duration) -> Gust {
         match &mut self.storm {
             Some(storm) => {
                 *storm = Storm { last: now, dropped: storm.dropped + 1 };

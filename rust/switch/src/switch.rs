@@ -13,9 +13,9 @@ use crate::doubles::Doubles;
 use crate::events::{EventQueue, SwitchEvent};
 use crate::filters::Filters;
 use crate::hash::FoldState;
-use crate::limits::{Buckets, Class, Limits};
+use crate::limits::{Buckets, Class, Limits, TokenBucket};
 use crate::loops::{Loops, Seen};
-use crate::storm::{Gust, StormControl};
+use crate::storm::{Gust, StormControl, share};
 use crate::table::{Heard, MacTable};
 
 /// How a switch behaves.
@@ -27,7 +27,8 @@ pub struct Settings {
     pub mac_age: Duration,
     /// How many learned stations are remembered at most; 4096 by default.
     pub mac_cap: usize,
-    /// Broadcasts and multicasts a second of all peers together; `None`, the default, is no limit.
+    /// Broadcasts and multicasts a second of all peers together; `None`, the default, is no limit. When they are used up each peer
+    /// still has a twentieth of its own limit.
     pub storm: Option<u32>,
 }
 
@@ -121,7 +122,7 @@ pub struct Switch {
     peers: Vec<PeerId>,
     /// What belongs to the peer at the same place of `peers`.
     members: Vec<Member>,
-    /// All peers together.
+    /// All peers together, but for the share of each.
     storm: StormControl,
     loops: Loops,
     conflicts: Conflicts,
@@ -136,6 +137,8 @@ struct Member {
     role: Role,
     buckets: Buckets,
     storm: StormControl,
+    /// Broadcasts and multicasts that pass when the room's number is used up.
+    share: Option<TokenBucket>,
     counters: Arc<Counters>,
 }
 
@@ -198,6 +201,7 @@ impl Switch {
             role,
             buckets: Buckets::new(now, limits),
             storm: StormControl::new(now, limits.storm),
+            share: share(now, limits.storm),
             counters: Arc::clone(&counters),
         };
         self.peers.insert(place, peer);
@@ -389,7 +393,11 @@ impl Switch {
         }
         if class == Class::Group {
             member.storm.take();
-            self.storm.take();
+            if self.storm.allows(now) {
+                self.storm.take();
+            } else if let Some(share) = &mut member.share {
+                share.take(1);
+            }
         }
         // Only what passes counts: what was dropped took nobody's address away.
         if let Some(address) = conflicts::claimed(frame.protocol()) {
@@ -467,13 +475,15 @@ impl Switch {
     /// Whether a broadcast or multicast is one too many; of those that pass nothing is taken yet.
     #[inline]
     fn is_storm(&mut self, now: Duration, place: usize) -> bool {
-        let whose = match self.members[place].storm.judge(now) {
+        let member = &mut self.members[place];
+        let whose = match member.storm.judge(now) {
             Gust::Began => Some(self.peers[place]),
             Gust::Dropped => return true,
-            Gust::Passes => match self.storm.judge(now) {
+            Gust::Passes if self.storm.allows(now) => return false,
+            Gust::Passes if member.share.as_mut().is_some_and(|share| share.allows(now, 1)) => return false,
+            Gust::Passes => match self.storm.drop_one(now) {
                 Gust::Began => None,
-                Gust::Dropped => return true,
-                Gust::Passes => return false,
+                _ => return true,
             },
         };
         self.events.push(SwitchEvent::StormBegan { peer: whose });

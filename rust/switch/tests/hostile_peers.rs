@@ -205,8 +205,53 @@ fn many_small_storms_make_one_of_the_room() {
             Verdict::Dropped(_)
         ));
     }
-    assert_eq!(passed, 100);
+    // The room's, and the share of each: a twentieth of its own.
+    assert_eq!(passed, 100 + 10 * 3);
     assert_eq!(switch.take_events(START), [SwitchEvent::StormBegan { peer: None }]);
+}
+
+/// Sixteen who each keep to their own limit and have twice the room's together, and one who asks for names and games.
+#[test]
+fn many_small_storms_cost_nobody_else_a_frame() {
+    let mut switch = Switch::new(Settings { storm: Some(4000), ..Settings::default() });
+    let limits = Limits { storm: Some(500), ..Limits::default() };
+    let mac = |id: u8| Mac::from_bytes([2, 0, 0, 0, 1, id]);
+    let plugged = [1..=17, 18..=18].map(|ids| {
+        ids.map(|id| switch.plug(START, peer(id.into()), Role::Client(mac(id)), limits).unwrap())
+            .collect::<Vec<_>>()
+    });
+    let gateway =
+        switch.plug(START, peer(100), Role::Gateway, Limits { storm: Some(2000), ..limits }).unwrap();
+    let mut targets = Vec::new();
+    let mut say = |now, id: u8, source: Mac, number: u32| {
+        let said = frame(source, Mac::BROADCAST, &[&[8, 0][..], &number.to_be_bytes()].concat());
+        let verdict = switch.forward(now, peer(id.into()), &said, &mut targets);
+        u64::from(!matches!(verdict, Verdict::Dropped(_)))
+    };
+    let mut passed = 0;
+    for milli in 0..20_000 {
+        let now = START + Duration::from_millis(milli.into());
+        if milli % 2 == 0 {
+            passed += (1..=16).map(|id| say(now, id, mac(id), milli)).sum::<u64>();
+        }
+        if milli % 100 == 0 {
+            passed += say(now, 17, mac(17), milli);
+        }
+        // All that somebody's machine looks for when it comes in, at once.
+        if milli == 10_000 {
+            passed += (0..25).map(|number| say(now, 18, mac(18), number)).sum::<u64>();
+        }
+        // A LAN of a few hundred machines.
+        if milli % 10 == 0 {
+            passed += say(now, 100, Mac::from_bytes([0, 0x11, 0x22, 0, 0, 1]), milli);
+        }
+    }
+    let innocent = [&plugged[0][16], &plugged[1][0], &gateway];
+    assert_eq!(innocent.map(|counters| drops(counters, DropReason::Storm)), [0; 3]);
+    assert!(plugged[0][..16].iter().map(|counters| drops(counters, DropReason::Storm)).sum::<u64>() > 60_000);
+    // No more than the room's 4000 a second and the shares of all, and a second's worth at once.
+    assert!(passed <= 21 * (4000 + 18 * 25 + 100), "{passed}");
+    assert!(passed > 20 * (4000 + 16 * 25), "{passed}");
 }
 
 #[test]
