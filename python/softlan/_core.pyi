@@ -481,7 +481,12 @@ class Bridge:
         loopback: Mac | None = None,
     ) -> Bridge:
         """Begin; frames are dropped until `attach`. Loopback messages to `loopback` are answered and do not reach the device."""
-    def attach(self, connection: Connection, peer_id: int) -> None: ...
+    def attach(self, connection: Connection, peer_id: int, *, storm_limit: int | None = None) -> None:
+        """Carry frames over this connection.
+
+        `storm_limit`, the relay's in its welcome, is in broadcasts and multicasts a second; what the device has above that and a
+        quarter is dropped and counted.
+        """
     def detach(self) -> None: ...
     def add_remote(self, mac: Mac) -> bool:
         """Say that a client with this MAC is in the room; False if it is the device's own on the LAN, and so nobody else's."""

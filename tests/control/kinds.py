@@ -48,6 +48,7 @@ GENUINE: list[dict[str, Any]] = [
         "peer_id": 2,
         "tap_mtu": 1400,
         "room": {"code": "A", "peers": [PEER], "gateway": False},
+        "storm_limit": 500,
     },
     {
         "type": "reject",

@@ -65,6 +65,15 @@ async def test_what_welcome_tells(relay: Any, join: Any) -> None:
         await peer.leave()
 
 
+@pytest.mark.parametrize(("mac", "limit"), [(ANN, 500), (None, 2000)], ids=["client", "gateway"])
+async def test_welcome_tells_what_the_relay_takes_of_a_storm(relay: Any, mac: str | None, limit: int) -> None:
+    peer = await relay.connect()
+    try:
+        assert (await peer.join("INTEROP", mac))["storm_limit"] == limit
+    finally:
+        await peer.leave()
+
+
 async def test_room_mtu_is_the_first_peers_and_stays(relay: Any, join: Any) -> None:
     ann = await join(ANN, room="SMALL", datagram_budget=1400)
     ben = await relay.connect()

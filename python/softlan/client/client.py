@@ -133,7 +133,7 @@ class Client:
             if self._mtu != welcome.tap_mtu:
                 self._adapter.set_mtu(welcome.tap_mtu)
                 self._mtu = welcome.tap_mtu
-        self._bridge.attach(connection, welcome.peer_id)
+        self._bridge.attach(connection, welcome.peer_id, storm_limit=welcome.storm_limit)
         self._peers = {peer.peer_id: peer for peer in welcome.room.peers}
         self._say_once(status.GatewayJoined(room) if welcome.room.gateway else status.NoGateway(room))
         budget = connection.max_datagram_size

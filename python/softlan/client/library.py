@@ -292,7 +292,7 @@ class _Handler:
             session._bridge = Bridge.start(
                 session._inner.endpoint, session._device, FrameLog(), loopback=session.mac
             )
-        session._bridge.attach(connection, welcome.peer_id)
+        session._bridge.attach(connection, welcome.peer_id, storm_limit=welcome.storm_limit)
         session._peers = {peer.peer_id: _peer(peer) for peer in welcome.room.peers}
         session._entered.set()
 

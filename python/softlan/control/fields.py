@@ -23,6 +23,7 @@ __all__ = [
     "CounterValue",
     "DatagramBudget",
     "FieldFault",
+    "FrameRate",
     "PeerId",
     "Proof",
     "Protocol",
@@ -56,6 +57,9 @@ TapMtu = Annotated[int, Meta(ge=MIN_TAP_MTU, le=MAX_TAP_MTU)]
 
 DatagramBudget = Annotated[int, Meta(ge=MIN_DATAGRAM_BUDGET, le=65535)]
 """Largest QUIC DATAGRAM payload a peer can send, in bytes (RFC 9221)."""
+
+FrameRate = Annotated[int, Meta(ge=0, le=2**32 - 1)]
+"""Frames a second."""
 
 ResumeKey = Annotated[str, Meta(pattern=r"\A[0-9a-fA-F]{64}\Z")]
 Proof = Annotated[str, Meta(pattern=r"\A[0-9a-fA-F]{64}\Z")]

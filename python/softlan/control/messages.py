@@ -22,6 +22,7 @@ from softlan.control.fields import (
     CounterValue,
     DatagramBudget,
     FieldFault,
+    FrameRate,
     PeerId,
     Proof,
     Protocol,
@@ -149,12 +150,16 @@ class RoomFacts(Struct, frozen=True, kw_only=True):
 
 
 class Welcome(_Message, frozen=True, kw_only=True, tag="welcome"):
-    """relay -> peer: admitted; from now on Ethernet frames may flow."""
+    """relay -> peer: admitted; from now on Ethernet frames may flow.
+
+    `storm_limit` is how many broadcasts and multicasts a second the relay takes from this peer; None is no limit.
+    """
 
     protocol: Protocol
     peer_id: PeerId
     tap_mtu: TapMtu
     room: RoomFacts
+    storm_limit: FrameRate | None = None
 
     def __post_init__(self) -> None:
         if any(peer.peer_id == self.peer_id for peer in self.room.peers):

@@ -127,7 +127,7 @@ class Gateway:
         for peer in welcome.room.peers:
             if peer.role is Role.CLIENT and peer.mac is not None:
                 self._add(peer.peer_id, peer.mac)
-        self._bridge.attach(connection, welcome.peer_id)
+        self._bridge.attach(connection, welcome.peer_id, storm_limit=welcome.storm_limit)
 
     def lost(self) -> None:
         """Stop speaking for anybody."""

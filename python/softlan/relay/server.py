@@ -14,6 +14,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from softlan._core import (
     Connection,
     CoreError,
@@ -536,13 +538,14 @@ class Relay:
             "limit_unknown": config.limit_unknown,
             **self.gate.rules.of(admission.room).limits,
         }
+        # A gateway speaks for a whole LAN, whose owner runs it; the limits are for players.
+        storm_limit = _times(config.limit_storm, 1 if hello.mac else GATEWAY_STORM)
         plugged = self._switches[admission.room].core.plug(
             connection,
             admission.peer_id,
             mac=hello.mac,
             takes_fragments=hello.fragments,
-            # A gateway speaks for a whole LAN, whose owner runs it; the limits are for players.
-            limit_storm=_times(config.limit_storm, 1 if hello.mac else GATEWAY_STORM),
+            limit_storm=storm_limit,
             **(limits if hello.mac else {}),
             malformed_limit=config.malformed_limit,
             malformed_code=Code.MALFORMED_DATAGRAMS.number,
@@ -552,7 +555,7 @@ class Relay:
         self._peers[connection.id] = peer
         self._ledger.admitted += 1
         self._ledger.name(admission.room)
-        channel.post(admission.welcome)
+        channel.post(msgspec.structs.replace(admission.welcome, storm_limit=storm_limit))
         self._awaited.pop(member.place, None)
         if self._going:
             left_s = max(0.0, self._down_at - time.monotonic())

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use softlan_port::{AnyPort, FrameBatch, Port, PortCountersSnapshot, PortError};
-use softlan_switch::{Counters, DropReason};
+use softlan_switch::{Counters, DropReason, Rate, TokenBucket};
 use softlan_wire::{
     EthernetFrame, HEADER_LEN, Mac, PeerId, is_loopback_message, turn_into_reply, write_header,
 };
@@ -69,8 +69,16 @@ struct Shared {
 #[derive(Debug)]
 struct Attached {
     link: Arc<Link>,
+    way: Way,
+}
+
+/// The way up while there is a relay.
+#[derive(Debug, Clone)]
+struct Way {
     cable: Arc<Cable>,
     peer: PeerId,
+    /// What of its storm control the relay has told.
+    storm_limit: Option<u32>,
 }
 
 impl Drop for Attached {
@@ -119,7 +127,11 @@ impl Bridge {
     }
 
     /// Carries frames over `connection` as `peer` from now on, in place of any former connection.
-    pub fn attach(&self, connection: &Connection, peer: PeerId) {
+    ///
+    /// `storm_limit` is how many broadcasts and multicasts a second the relay takes from this peer (`welcome`, `docs/protocol.md`): of those
+    /// above that and a quarter nothing is sent, so that a storm does not fill the line before the relay can drop it. The
+    /// quarter is for the relay to see that there is one, because it is the relay that tells people. `None`: all are sent.
+    pub fn attach(&self, connection: &Connection, peer: PeerId, storm_limit: Option<u32>) {
         let shared = &self.shared;
         // Every relay understands fragments: the protocol asks it of relays.
         let cable = Cable::new(connection, true, shared.counters.clone(), shared.clock);
@@ -132,7 +144,8 @@ impl Bridge {
         // The former connection is unplugged before the new one speaks.
         *shared.link() = None;
         connection.link().plug(cable.clone(), Box::new(downlink));
-        *shared.link() = Some(Attached { link: connection.link().clone(), cable, peer });
+        let way = Way { cable, peer, storm_limit };
+        *shared.link() = Some(Attached { link: connection.link().clone(), way });
     }
 
     /// Stops using the present connection; the port stays open.
@@ -210,27 +223,34 @@ impl Shared {
     /// From the port to the relay.
     async fn uplink(self: Arc<Self>, failure: watch::Sender<Option<String>>) {
         let mut batch = FrameBatch::new(HEADER_LEN);
+        let mut storm = StormBound::default();
         loop {
             if let Err(error) = self.port.recv(&mut batch).await {
                 // Fails only when the receiver is gone, and then nobody asks.
                 let _ = failure.send(Some(error.to_string()));
                 return;
             }
-            let link = self.link().as_ref().map(|link| (link.cable.clone(), link.peer));
+            let way = self.link().as_ref().map(|attached| attached.way.clone());
             let now = self.clock.now();
+            if let Some(way) = &way {
+                storm.hold_to(now, way.storm_limit);
+            }
             for datagram in batch.drain() {
-                self.send_up(now, link.as_ref(), datagram);
+                self.send_up(now, way.as_ref(), &mut storm, datagram);
             }
             // A LAN that never pauses must not keep the other tasks of this thread waiting.
             tokio::task::yield_now().await;
         }
     }
 
-    fn send_up(&self, now: Duration, link: Option<&(Arc<Cable>, PeerId)>, mut datagram: BytesMut) {
-        let drop_reason = if !self.concerns_the_room(&datagram[HEADER_LEN..]) {
+    fn send_up(&self, now: Duration, way: Option<&Way>, storm: &mut StormBound, mut datagram: BytesMut) {
+        let frame = &datagram[HEADER_LEN..];
+        let drop_reason = if !self.concerns_the_room(frame) {
             Some(DropReason::NotForRoom)
-        } else if link.is_none() {
+        } else if way.is_none() {
             Some(DropReason::NotConnected)
+        } else if storm.is_too_many(now, frame) {
+            Some(DropReason::Storm)
         } else {
             None
         };
@@ -238,15 +258,15 @@ impl Shared {
         if wanted {
             let action = drop_reason.map_or(FrameAction::Passed("to-relay"), FrameAction::Dropped);
             let targets = usize::from(drop_reason.is_none());
-            self.log.record(&self.room, link.map(|l| l.1), &datagram[HEADER_LEN..], action, targets);
+            self.log.record(&self.room, way.map(|way| way.peer), &datagram[HEADER_LEN..], action, targets);
         }
-        match (drop_reason, link) {
-            (None, Some((cable, peer))) => {
+        match (drop_reason, way) {
+            (None, Some(way)) => {
                 let (header, _) = datagram.split_at_mut(HEADER_LEN);
                 if let Ok(header) = header.try_into() {
-                    write_header(header, *peer);
+                    write_header(header, way.peer);
                 }
-                cable.send(now, datagram.freeze());
+                way.cable.send(now, datagram.freeze());
             }
             (reason, _) => self.counters.add_drops(reason.unwrap_or(DropReason::NotConnected), 1),
         }
@@ -306,6 +326,36 @@ impl Shared {
                 let _: Result<_, PortError> = self.port.send([&frame[..]]);
             }
         }
+    }
+}
+
+/// Storm control of what the port sends: of the loop in a LAN, or the machine gone wrong, as much as the relay would take.
+#[derive(Debug, Default)]
+struct StormBound {
+    /// What the relay has told.
+    limit: Option<u32>,
+    bucket: Option<TokenBucket>,
+}
+
+impl StormBound {
+    /// Holds to a quarter more than `limit` from now on. What it holds to already goes on as it is, so that no reconnect is worth a burst.
+    fn hold_to(&mut self, now: Duration, limit: Option<u32>) {
+        if self.limit == limit {
+            return;
+        }
+        self.limit = limit;
+        self.bucket = limit.map(|frames| {
+            let frames = frames.saturating_add(frames.div_ceil(4));
+            TokenBucket::new(now, Rate::of_frames(frames))
+        });
+    }
+
+    /// Whether a frame is one broadcast or multicast too many; takes it if not.
+    #[inline]
+    fn is_too_many(&mut self, now: Duration, frame: &[u8]) -> bool {
+        let Some(bucket) = &mut self.bucket else { return false };
+        let is_group = frame.first_chunk().is_some_and(|to| Mac::from_bytes(*to).is_group());
+        is_group && !bucket.try_take(now, 1)
     }
 }
 
@@ -378,5 +428,61 @@ impl Sink for Downlink {
         // All together, so that segments of a flow can be joined.
         self.shared.deliver(now, &mut self.frames);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BROADCAST: [u8; 60] = [0xff; 60];
+    const MDNS: [u8; 60] = [0x33; 60];
+    const UNICAST: [u8; 60] = [0x02; 60];
+
+    fn at(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    /// How many of so many frames pass.
+    fn passed(storm: &mut StormBound, now: Duration, frame: &[u8], count: u32) -> u32 {
+        (0..count).map(|_| u32::from(!storm.is_too_many(now, frame))).sum()
+    }
+
+    #[test]
+    fn a_storm_is_held_to_a_quarter_more_than_the_relay_takes() {
+        let mut storm = StormBound::default();
+        storm.hold_to(at(0), Some(2000));
+        assert_eq!(passed(&mut storm, at(0), &BROADCAST, 100_000), 2500);
+        // Ten seconds of 10,000 a second, both kinds; what is for one station passes whatever the storm.
+        let mut both = [0; 2];
+        for milli in 1..=10_000 {
+            both[0] += passed(&mut storm, at(milli), &BROADCAST, 5);
+            both[1] += passed(&mut storm, at(milli), &MDNS, 5);
+            assert_eq!(passed(&mut storm, at(milli), &UNICAST, 5), 5);
+        }
+        assert_eq!(both.iter().sum::<u32>(), 25_000);
+        // Too short to be for anybody: nothing to count.
+        assert_eq!(passed(&mut storm, at(10_000), &[0xff; 5], 5), 5);
+    }
+
+    #[test]
+    fn what_the_relay_takes_counts_from_when_it_says_so() {
+        let mut storm = StormBound::default();
+        assert_eq!(passed(&mut storm, at(0), &BROADCAST, 10_000), 10_000);
+        storm.hold_to(at(0), Some(1));
+        assert_eq!(passed(&mut storm, at(0), &BROADCAST, 10), 2);
+        // The same from the next connection is no new beginning; another number is one.
+        storm.hold_to(at(100), Some(1));
+        assert_eq!(passed(&mut storm, at(100), &BROADCAST, 10), 0);
+        storm.hold_to(at(100), Some(u32::MAX));
+        assert_eq!(passed(&mut storm, at(100), &BROADCAST, 10), 10);
+        storm.hold_to(at(100), Some(0));
+        assert_eq!(
+            passed(&mut storm, at(100), &BROADCAST, 10),
+            1,
+            "as at the relay: on account, and none after it"
+        );
+        storm.hold_to(at(100), None);
+        assert_eq!(passed(&mut storm, at(100), &BROADCAST, 10), 10);
     }
 }

@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use softlan_link::{
@@ -99,7 +99,7 @@ impl Peer {
         let (port, wire) = MemoryPort::new(1024);
         let log = Arc::new(FrameLog::new(FrameLogMode::Off));
         let bridge = Bridge::start(self.endpoint.plane(), port.into(), BridgeOptions::default(), log);
-        bridge.attach(&self.near, self.id);
+        bridge.attach(&self.near, self.id, None);
         (bridge, wire)
     }
 }
@@ -163,7 +163,7 @@ async fn a_loopback_message_comes_back_and_does_not_reach_the_port() {
     let options = BridgeOptions { loopback: Some(mac(2)), ..Default::default() };
     let log = Arc::new(FrameLog::new(FrameLogMode::Off));
     let bridge = Bridge::start(ben.endpoint.plane(), port.into(), options, log);
-    bridge.attach(&ben.near, ben.id);
+    bridge.attach(&ben.near, ben.id, None);
 
     let mut message = frame(mac(2), mac(1), 1400, 7).to_vec();
     message[12..20].copy_from_slice(&[0x89, 0x02, 0xe0, 3, 0, 4, 0, 0]);
@@ -203,7 +203,7 @@ async fn speaking_in_anothers_name_is_malformed_and_ends_the_connection() {
     let (port, wire) = MemoryPort::new(64);
     let log = Arc::new(FrameLog::new(FrameLogMode::Off));
     let liar = Bridge::start(ann.endpoint.plane(), port.into(), BridgeOptions::default(), log);
-    liar.attach(&ann.near, ben.id);
+    liar.attach(&ann.near, ben.id, None);
     for _ in 0..5 {
         wire.to_port.send(frame(mac(2), mac(1), 100, 1)).await.unwrap();
     }
@@ -212,6 +212,37 @@ async fn speaking_in_anothers_name_is_malformed_and_ends_the_connection() {
     assert_eq!(ann.plugged.counters().drops(DropReason::Malformed), 5);
     assert_eq!(ann.plugged.counters().snapshot().frames_received, 0);
     assert!(ben.near.max_datagram_size().is_some(), "the other peer is untouched");
+}
+
+#[tokio::test]
+async fn a_storm_on_a_lan_ends_at_its_gateway() {
+    let relay = Relay::start();
+    let (gateway, ben) = (relay.join(1, Role::Gateway).await, relay.join(2, Role::Client(mac(2))).await);
+    let (_ben, mut from) = ben.bridge();
+    let (port, lan) = MemoryPort::new(1024);
+    let log = Arc::new(FrameLog::new(FrameLogMode::Drops));
+    let options = BridgeOptions {
+        gateway: Some(softlan_link::bridge::GatewayOptions::default()),
+        ..Default::default()
+    };
+    let bridge = Bridge::start(gateway.endpoint.plane(), port.into(), options, log.clone());
+    assert!(bridge.add_remote(mac(2)));
+    let begun = Instant::now();
+    bridge.attach(&gateway.near, gateway.id, Some(8));
+
+    for fill in 0..200 {
+        lan.to_port.send(frame(Mac::BROADCAST, mac(9), 100, fill)).await.unwrap();
+    }
+    // Unicast passes, whatever the storm.
+    lan.to_port.send(frame(mac(2), mac(9), 100, 250)).await.unwrap();
+    while receive(&mut from).await[50] != 250 {}
+    let dropped = || bridge.counters().drops(DropReason::Storm);
+    let came = || gateway.plugged.counters().snapshot().frames_received;
+    until(|| dropped() + came() == 201).await;
+    // Of the broadcasts ten at once and ten a second: eight, and a quarter.
+    assert!((11..=11 + 10 * (begun.elapsed().as_secs() + 1)).contains(&came()), "{}", came());
+    let (records, _) = timeout(PATIENCE, log.next_batch()).await.unwrap();
+    assert_eq!(records[0].action, softlan_link::frame_log::FrameAction::Dropped(DropReason::Storm));
 }
 
 #[tokio::test]
@@ -234,7 +265,7 @@ async fn a_bridge_outlives_its_connection() {
     );
     let (near, far) = (near.unwrap(), far.unwrap());
     let _plugged = relay.plug(&far, 3, Role::Client(mac(1)));
-    bridge.attach(&near, PeerId::new(3).unwrap());
+    bridge.attach(&near, PeerId::new(3).unwrap(), None);
     to.to_port.send(frame(mac(2), mac(1), 100, 2)).await.unwrap();
     assert_eq!(receive(&mut from).await[50], 2);
 }

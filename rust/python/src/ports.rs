@@ -42,8 +42,9 @@ impl PyBridge {
         Ok(Self(Arc::new(Bridge::start(plane, port, options, frame_log.0.clone()))))
     }
 
-    fn attach(&self, connection: &PyConnection, peer_id: u16) -> PyResult<()> {
-        self.0.attach(&connection.0, self::peer_id(peer_id)?);
+    #[pyo3(signature = (connection, peer_id, *, storm_limit=None))]
+    fn attach(&self, connection: &PyConnection, peer_id: u16, storm_limit: Option<u32>) -> PyResult<()> {
+        self.0.attach(&connection.0, self::peer_id(peer_id)?, storm_limit);
         Ok(())
     }
 
