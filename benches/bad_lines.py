@@ -49,7 +49,7 @@ async def measure(shape: Shape, controller: str, seconds: float) -> str:
         await party.start_relay(*options)
         await party.start_gateway("gateway", lan, *options)
         cafe = party.machine("cafe")
-        address = cafe.run("ip", "-4", "-o", "addr", "show", "dev", "wan").split()[3].partition("/")[0]
+        address = cafe.address_of("wan")
         link = UdpLink(
             near=cafe, listen=(address, 443), far=cafe, target=(RELAY_ADDRESS, 443), up=shape, seed=7
         )

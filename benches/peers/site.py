@@ -154,4 +154,4 @@ class Line:
 
 def wan_address(host: Host) -> str:
     """Give a machine's IPv4 address on the internet."""
-    return host.run("ip", "-4", "-o", "addr", "show", "dev", "wan").split()[3].partition("/")[0]
+    return host.address_of("wan")

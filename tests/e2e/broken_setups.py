@@ -98,7 +98,7 @@ class World:
         return self.party.machine(f"box{next(self.numbers)}", mtu=mtu)
 
     def address(self, host: Host) -> str:
-        return host.run("ip", "-4", "-o", "addr", "show", "dev", "wan").split()[3].partition("/")[0]
+        return host.address_of("wan")
 
     async def run(
         self, host: Host, *words: str, before: Sequence[str] = (), script: str = "", within: float = 60.0

@@ -19,15 +19,11 @@ from softlan.lab.probes import ping
 def line(party: Party, shape: Shape, seed: int = 7) -> Iterator[tuple[UdpLink, str]]:
     """A bad line to the relay, and the address at which a client finds it."""
     cafe = party.machine("cafe")
-    address = cafe.call(lambda: _address_of_wan(cafe.run("ip", "-4", "-o", "addr", "show", "dev", "wan")))
+    address = cafe.address_of("wan")
     with UdpLink(
         near=cafe, listen=(address, 443), far=cafe, target=(RELAY_ADDRESS, 443), up=shape, seed=seed
     ) as link:
         yield link, f"{address}:443"
-
-
-def _address_of_wan(said: str) -> str:
-    return said.split()[3].partition("/")[0]
 
 
 async def lan_and_relay(party: Party) -> None:

@@ -192,7 +192,7 @@ async def bad_path_scene() -> AsyncIterator[Scene]:
         await party.start_relay()
         await party.start_gateway("gateway", lan)
         cafe = party.machine("cafe")
-        address = cafe.run("ip", "-4", "-o", "addr", "show", "dev", "wan").split()[3].partition("/")[0]
+        address = cafe.address_of("wan")
         target = (RELAY_ADDRESS, RELAY_PORT)
         with UdpLink(
             near=cafe, listen=(address, RELAY_PORT), far=cafe, target=target, up=BAD_PATH, seed=7

@@ -67,6 +67,10 @@ class Host:
         """Write a network sysctl, by its path below /proc/sys/net ("ipv6/conf/lan0/disable_ipv6")."""
         setting(self.namespace, path, value)
 
+    def address_of(self, interface: str) -> str:
+        """Give the first IPv4 address of an interface."""
+        return self.run("ip", "-4", "-o", "addr", "show", "dev", interface).split()[3].partition("/")[0]
+
     def interfaces(self) -> list[str]:
         """Give the names of this machine's interfaces."""
         return self.call(lambda: [name for _, name in socket.if_nameindex()])
