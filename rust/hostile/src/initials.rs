@@ -60,8 +60,7 @@ fn make(relay: SocketAddrV4, count: u64) -> Result<Vec<Vec<u8>>, Box<dyn Error>>
     let mut endpoint = Endpoint::new(Arc::new(EndpointConfig::default()), None, false, None);
     for number in 1..=count {
         let now = Instant::now();
-        let (_, mut connection) =
-            endpoint.connect(now, config.clone(), SocketAddr::V4(relay), "lanparty-relay.local")?;
+        let (_, mut connection) = endpoint.connect(now, config.clone(), SocketAddr::V4(relay), peer::NAME)?;
         let mut initial = Vec::with_capacity(1500);
         let transmit = connection.poll_transmit(now, 1, &mut initial).ok_or("no Initial was made")?;
         let mut packet = vec![0; IPV4_HEADER + UDP_HEADER];

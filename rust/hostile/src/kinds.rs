@@ -36,9 +36,15 @@ pub enum Kind {
     Oversized,
     /// Frames below 14 bytes.
     Runt,
+    /// Good unicast to another player of the room.
+    Unicast,
+    /// The same to a client of another room.
+    Elsewhere,
+    /// Good frames in every way but that a client of another room is to have sent them, under its peer id there.
+    Outsider,
 }
 
-const NAMES: [(&str, Kind); 11] = [
+const NAMES: [(&str, Kind); 14] = [
     ("garbage", Kind::Garbage),
     ("empty", Kind::Empty),
     ("foreign", Kind::Foreign),
@@ -50,6 +56,9 @@ const NAMES: [(&str, Kind); 11] = [
     ("unknown", Kind::Unknown),
     ("oversized", Kind::Oversized),
     ("runt", Kind::Runt),
+    ("unicast", Kind::Unicast),
+    ("elsewhere", Kind::Elsewhere),
+    ("outsider", Kind::Outsider),
 ];
 
 impl Kind {
@@ -139,7 +148,7 @@ impl Maker {
             Kind::Broadcast => whole(self.peer_id, &frame([0xFF; 6], self.mac, 1000)),
             Kind::Unknown => {
                 let target = dice.mac();
-                whole(self.peer_id, &frame(target, self.mac, 1000))
+                unicast(self.peer_id, self.mac, target)
             }
             Kind::Oversized => {
                 // Nine fragments to a frame of 9000 bytes.
@@ -150,8 +159,16 @@ impl Maker {
                 fragment(self.peer_id, (number % 9) as u8, 8, number / 9, &part)
             }
             Kind::Runt => whole(self.peer_id, &[0; 5]),
+            // Which of the two it is, is the victim's room.
+            Kind::Unicast | Kind::Elsewhere => unicast(self.peer_id, self.mac, self.victim.mac),
+            Kind::Outsider => whole(self.victim.peer_id, &frame([0xFF; 6], self.victim.mac, 200)),
         }
     }
+}
+
+/// A good frame of 1000 bytes from peer `peer_id`, whose MAC is `source`.
+pub fn unicast(peer_id: u16, source: [u8; 6], target: [u8; 6]) -> Bytes {
+    whole(peer_id, &frame(target, source, 1000))
 }
 
 fn frame(target: [u8; 6], source: [u8; 6], size: usize) -> Vec<u8> {
@@ -176,4 +193,36 @@ fn fragment(peer_id: u16, index: u8, last: u8, frame_id: u32, part: &[u8]) -> By
     data.extend_from_slice(&frame_id.to_be_bytes());
     data.extend_from_slice(part);
     data.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINE: [u8; 6] = [2, 0, 0, 0, 0, 7];
+    const THEIRS: [u8; 6] = [2, 0, 0, 0, 0, 9];
+
+    fn made(kind: &str) -> Bytes {
+        let victim = Victim { peer_id: 9, mac: THEIRS };
+        let mut maker = Maker::new(kind.parse().expect("a kind"), 7, MINE, victim);
+        maker.next(&mut Dice::new())
+    }
+
+    #[test]
+    fn what_is_for_another_room_names_somebody_there() {
+        for (kind, id, target, source) in
+            [("elsewhere", 7, THEIRS, MINE), ("outsider", 9, [0xFF; 6], THEIRS), ("unicast", 7, THEIRS, MINE)]
+        {
+            let datagram = made(kind);
+            let expected = [&[WHOLE, 0, 0, id][..], &target, &source].concat();
+            assert_eq!(datagram[..16], expected, "{kind}");
+        }
+    }
+
+    #[test]
+    fn every_kind_has_the_name_it_is_asked_for_by() {
+        for (name, kind) in NAMES {
+            assert_eq!((name.parse(), kind.name()), (Ok(kind), name));
+        }
+    }
 }

@@ -3,17 +3,23 @@
 //!
 //! ```text
 //! softlan-hostile datagrams RELAY ROOM KIND COUNT RATE [VICTIM-PEER-ID VICTIM-MAC]
+//! softlan-hostile control   RELAY ROOM messages|drips PEERS COUNT RATE
+//! softlan-hostile readers   RELAY ROOM PEERS COUNT RATE VISITS
+//! softlan-hostile halves    RELAY handshakes|silent COUNT RATE [ADDRESS ...]
 //! softlan-hostile initials  RELAY COUNT RATE
 //! ```
 //! RELAY is IPv4:PORT, RATE a second. It prints one JSON object about what it did.
 
+mod control;
 mod dice;
+mod halves;
 mod initials;
 mod kinds;
 mod peer;
+mod readers;
 
 use std::error::Error;
-use std::net::SocketAddrV4;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
@@ -32,8 +38,20 @@ fn main() -> Result<(), Box<dyn Error>> {
             };
             datagrams(relay.parse()?, room, Kind::from_str(kind)?, count.parse()?, rate.parse()?, victim)
         }
+        ["control", relay, room, kind, peers, count, rate] => {
+            control::flood(relay.parse()?, room, kind.parse()?, peers.parse()?, count.parse()?, rate.parse()?)
+        }
+        ["readers", relay, room, peers, count, rate, visits] => {
+            let (peers, count, rate) = (peers.parse()?, count.parse()?, rate.parse()?);
+            readers::starve(relay.parse()?, room, peers, count, rate, visits.parse()?)
+        }
+        ["halves", relay, kind, count, rate, addresses @ ..] => {
+            let addresses =
+                addresses.iter().map(|address| address.parse()).collect::<Result<Vec<Ipv4Addr>, _>>()?;
+            halves::begin(relay.parse()?, kind.parse()?, count.parse()?, rate.parse()?, &addresses)
+        }
         ["initials", relay, count, rate] => initials::flood(relay.parse()?, count.parse()?, rate.parse()?),
-        _ => Err("usage: softlan-hostile datagrams RELAY ROOM KIND COUNT RATE [PEER-ID MAC] | initials RELAY COUNT RATE".into()),
+        _ => Err("usage: softlan-hostile datagrams|control|readers|halves|initials RELAY ...; see rust/hostile/src/main.rs".into()),
     }
 }
 
