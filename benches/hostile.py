@@ -1,10 +1,10 @@
 """Attacks a relay with what peers that mean harm can send, and measures what that costs it and everybody else.
 
-    .venv/bin/python benches/hostile.py [--datagrams 1000000] [--rate 20000] [--only datagrams,initials,limits] [--json FILE] [--write-docs]
+    .venv/bin/python benches/hostile.py [--datagrams 1000000] [--rate 20000] [--only datagrams,beside,...] [--json FILE] [--write-docs]
     .venv/bin/python benches/hostile.py --from-json FILE ... --write-docs
 
-As root, or as anybody where user namespaces are allowed; needs cargo for the attacker. Takes some six minutes, or `--only` a part of
-it at a time, of which `--from-json` then makes one table. Pings are compared
+As root, or as anybody where user namespaces are allowed; needs cargo for the attacker. Takes some seven minutes, or `--only` a part
+(datagrams, beside, initials, limits) at a time, of which `--from-json` then makes one table. Pings are compared
 with the ones between the attacks of the same run: on a machine with other work to do, look at the difference twice.
 """
 
@@ -23,11 +23,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from beside import Bystander, Cost, Scene, handshakes_are_over, measure
 from softlan.errors import SoftlanError
 from softlan.lab import Party, census
 from softlan.lab.docs import machine_line, origin_of, replace_between
 from softlan.lab.hostile import (
     COUNTED,
+    CROSSING,
+    ELSEWHERE,
     KINDS,
     LIMITED,
     Attacker,
@@ -97,7 +100,7 @@ async def datagrams(tool: Path, count: int, rate: float, figures: dict[str, Any]
         ann, ben = await party_of_two(party, "--malformed-limit", "1000000")
         relay = party.relay
         assert relay is not None
-        bystander = await party.start_client("cat", room="OTHER", address="192.168.88.53")
+        cat = await Bystander.join(party)
         mallory = Attacker(party, tool)
         async with watching(relay, (ann, party.player("server")), (ben, ann)) as watch:
             await asyncio.sleep(1)
@@ -111,7 +114,8 @@ async def datagrams(tool: Path, count: int, rate: float, figures: dict[str, Any]
                 room = "MACS" if kind == "macs" else "PARTY1"
                 mark = relay.program.mark()
                 began = time.monotonic()
-                told.append(await mallory.datagrams(kind, each, rate, room=room, victim=ann))
+                victim = cat.client if kind in ELSEWHERE else ann
+                told.append(await mallory.datagrams(kind, each, rate, room=room, victim=victim))
                 stormy_ones.append((began, time.monotonic()))
                 left = await counted(relay, mark, room, int(told[-1]["connections"]))
                 await asyncio.sleep(0.3)
@@ -132,10 +136,12 @@ async def datagrams(tool: Path, count: int, rate: float, figures: dict[str, Any]
             calm, stormy = watch.pooled(calm_ones), watch.pooled(stormy_ones)
             took = sum(ended - began for began, ended in stormy_ones)
             peak = max(watch.memory)
-        crossed = (await relay.peer_counters_in("OTHER", bystander.peer_id))["frames_sent"]
-        end_memory = census.memory_kib(relay.program.pid)
+        crossed, end_memory = await cat.reached(), census.memory_kib(relay.program.pid)
+        hears = await cat.hears()
+        cat.close()
     sent = sum(int(one["sent"]) for one in told)
     received = sum(one["received"] for one in slices.values())
+    aimed = sum(slices[kind]["received"] for kind in CROSSING)
     passed = sum(one["let_through"] for kind, one in slices.items() if kind not in LIMITED)
     more = (peak - before) / 1024
     loss = stormy.lost / max(1, stormy.sent)
@@ -158,6 +164,8 @@ async def datagrams(tool: Path, count: int, rate: float, figures: dict[str, Any]
         "p99_before_ms": calm.percentile(0.99) * 1000,
         "p99_ms": stormy.percentile(0.99) * 1000,
         "frames_across_rooms": crossed,
+        "aimed_across_rooms": aimed,
+        "bystander_hears": hears,
         "kinds": slices,
     }
     what = f"{sent:,} hostile datagrams in {took:.0f} s"
@@ -188,13 +196,22 @@ async def datagrams(tool: Path, count: int, rate: float, figures: dict[str, Any]
             slower <= 0.002,
         ),
         Line(
-            "the same kind by kind: the middle one of the eleven differences",
+            f"the same kind by kind: the middle one of the {len(KINDS)} differences",
             "+ <= 2 ms",
             f"{by_kind:+.2f} ms",
             by_kind <= 2,
         ),
-        Line("frames delivered across rooms", "0", str(crossed), crossed == 0),
+        across_rooms(aimed, crossed, hears),
     ]
+
+
+def across_rooms(aimed: int, crossed: int, hears: bool) -> Line:
+    """Judge what became of frames that the relay received and that were aimed at a client of another room, who `hears` its own."""
+    what = "frames delivered across rooms, of those for a client of another room, in its name, and to all"
+    words = f"{crossed} of {aimed:,} that the relay received"
+    if not hears:
+        words += "; the client hears nothing of its own room either"
+    return Line(what, "0", words, crossed == 0 < aimed and hears)
 
 
 async def ended_again_and_again(tool: Path, figures: dict[str, Any]) -> list[Line]:
@@ -231,6 +248,71 @@ async def ended_again_and_again(tool: Path, figures: dict[str, Any]) -> list[Lin
             f"+ {more:.1f} MiB, {stormy.lost} of {stormy.sent}, {slower * 1000:+.2f} ms",
             more <= 32 and stormy.lost < 0.001 * stormy.sent and slower <= 0.002,
         )
+    ]
+
+
+async def beside(tool: Path, seconds: float, rate: float, figures: dict[str, Any]) -> list[Line]:
+    """What can be done beside datagrams, one after the other, and then together with all of them."""
+    costs: list[Cost] = []
+    async with Party() as party:
+        ann, ben = await party_of_two(party, "--malformed-limit", "1000000")
+        relay = party.relay
+        assert relay is not None
+        cat = await Bystander.join(party)
+        async with watching(relay, (ann, party.player("server")), (ben, ann)) as watch:
+            dan = party.make_client("dan")
+            scene = Scene(party, tool, relay, watch, ben, cat, dan, seconds, rate)
+            one_by_one = (
+                scene.unicast,
+                scene.permitted,
+                scene.drips,
+                scene.control_flood,
+                lambda: scene.readers(rate),
+                scene.silent,
+                scene.handshakes,
+                lambda: scene.handshakes(addresses=8),
+            )
+            for make in one_by_one:
+                attack = make()
+                costs.append(await measure(scene, attack.what, [attack]))
+                print(f"    {asdict(costs[-1])}", flush=True)
+            await handshakes_are_over(relay)
+            scene.seconds *= 2
+            together = [
+                scene.floods(),
+                scene.permitted(4),
+                scene.drips(1000),
+                scene.readers(rate / 10, 0),
+                scene.silent(20),
+                scene.handshakes(50),
+            ]
+            costs.append(await measure(scene, "all of these at once", together))
+            print(f"    {asdict(costs[-1])}", flush=True)
+        crossed, hears = await cat.reached(), await cat.hears()
+        cat.close()
+    figures["beside"] = {"costs": [asdict(cost) for cost in costs], "frames_across_rooms": crossed}
+    lines = [line for cost in costs for line in lines_of(cost)]
+    heard = "" if hears else "; the client hears nothing of its own room either"
+    return [
+        *lines,
+        Line("frames delivered across rooms meanwhile", "0", f"{crossed}{heard}", hears and not crossed),
+    ]
+
+
+def lines_of(cost: Cost) -> list[Line]:
+    """Put what an attack cost into words."""
+    told = (
+        f"{cost.memory_mib:+.1f} MiB, {cost.lost} of {cost.pings}, {cost.slower_ms:+.2f} ms, {cost.newcomer}"
+    )
+    arrived = "; ".join(one.words for one in cost.arrived)
+    return [
+        Line(f"{cost.what}: memory, loss, p99, a newcomer", "the same, and joins", told, cost.bearable),
+        Line(
+            "what of it arrived; the relay's processors",
+            ">= 90 %",
+            f"{arrived}; {cost.processors:.2f}",
+            all(one.enough for one in cost.arrived),
+        ),
     ]
 
 
@@ -359,6 +441,8 @@ async def run(told: argparse.Namespace, tool: Path, figures: dict[str, Any]) -> 
     if "datagrams" in wanted:
         lines += await datagrams(tool, told.datagrams, told.rate, figures)
         lines += await ended_again_and_again(tool, figures)
+    if "beside" in wanted:
+        lines += await beside(tool, told.each, told.rate, figures)
     if "initials" in wanted:
         lines += await initials(tool, told.seconds, told.initials, figures)
     if "limits" in wanted:
@@ -376,7 +460,8 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=20_000, help="of them a second")
     parser.add_argument("--initials", type=float, default=10_000, help="Initials a second")
     parser.add_argument("--seconds", type=float, default=12, help="of Initials")
-    parser.add_argument("--only", default="datagrams,initials,limits")
+    parser.add_argument("--each", type=float, default=5, help="seconds of each attack beside datagrams")
+    parser.add_argument("--only", default="datagrams,beside,initials,limits")
     parser.add_argument(
         "--from-json", type=Path, nargs="+", help="run nothing: take the figures of former runs"
     )

@@ -16,6 +16,8 @@ import pytest_asyncio
 from softlan.lab import Party, census
 from softlan.lab.hostile import (
     COUNTED,
+    CROSSING,
+    ELSEWHERE,
     KINDS,
     LIMITED,
     Attacker,
@@ -74,13 +76,14 @@ async def test_a_flood_is_counted_bounded_and_felt_by_nobody_else(
     attacked: Party, tool: Path, kind: str
 ) -> None:
     relay, ann, ben = attacked.relay, attacked.client("ann"), attacked.client("ben")
+    victim = attacked.client("cat") if kind in ELSEWHERE else ann
     assert relay is not None
     assert (await ann.ping(ben, 2)).good
     room = "MACS" if kind == "macs" else "PARTY1"
     since, anns, start = relay.program.mark(), ann.program.mark(), time.monotonic()
     async with watching(relay, (ann, attacked.player("server")), interval=0.05) as watch:
         before = census.memory_kib(relay.program.pid)
-        told = await mallory(attacked, tool).datagrams(kind, COUNT, RATE, room=room, victim=ann)
+        told = await mallory(attacked, tool).datagrams(kind, COUNT, RATE, room=room, victim=victim)
         left = (await last_leave(attacked, room, since)).fields
         seconds = time.monotonic() - start
         more = max(watch.memory) - before
@@ -116,12 +119,23 @@ async def test_nothing_reached_the_other_room(attacked: Party, tool: Path) -> No
     relay, cat = attacked.relay, attacked.client("cat")
     assert relay is not None
     with cat.frames() as ear:
-        await mallory(attacked, tool).datagrams("broadcast", 500, RATE)
-        await mallory(attacked, tool).datagrams("foreign", 500, RATE, victim=cat)
+        for kind in CROSSING:
+            since = relay.program.mark()
+            await mallory(attacked, tool).datagrams(kind, 500, RATE, victim=cat)
+            left = (await last_leave(attacked, "PARTY1", since)).fields
+            assert left["datagrams_received"] > 250, "it was tried"
+            assert left.get("drop_source_foreign", 0) == 0, (
+                "under a peer id of this room it would be another attack"
+            )
         heard = [frame async for frame in ear.frames(0.5) if frame[12:14] == b"\x88\xb5"]
-    assert heard == []
-    [peer] = [peer for peer in await relay.peers() if peer["room"] == "OTHER"]
-    assert peer["counters"]["frames_sent"] == 0
+        assert heard == []
+        assert (await relay.peer_counters_in("OTHER", cat.peer_id))["frames_sent"] == 0
+        # It hears and is counted for what its own room says.
+        eve = await attacked.start_client("eve", room="OTHER", address="192.168.88.55")
+        with eve.frames() as mouth:
+            mouth.send(b"\xff" * 6 + eve.mac + b"\x88\xb5" + bytes(50))
+        assert [frame async for frame in ear.frames(0.5) if frame[12:14] == b"\x88\xb5"]
+        assert (await relay.peer_counters_in("OTHER", cat.peer_id))["frames_sent"] > 0
 
 
 async def test_who_sends_too_much_rubbish_is_thrown_out_each_time_and_then_stays_out(

@@ -1,8 +1,9 @@
+import os
 from collections import Counter
 
 import pytest
 
-from softlan.lab.census import Holdings, slope
+from softlan.lab.census import Holdings, processor_s, slope
 
 
 def held(threads: dict[str, int] | None = None, tasks: int = 5, **kinds: int) -> Holdings:
@@ -32,3 +33,8 @@ def test_slope() -> None:
     assert slope([1.0, 3.0, 5.0, 7.0]) == pytest.approx(2.0)
     assert slope([5.0, 5.0, 5.0]) == 0.0
     assert slope([1.0, 100.0]) == 0.0, "two points make no trend"
+
+
+def test_processor_time_is_what_the_system_says_of_oneself() -> None:
+    before, told, after = sum(os.times()[:2]), processor_s(os.getpid()), sum(os.times()[:2])
+    assert before - 0.001 <= told <= after + 0.001

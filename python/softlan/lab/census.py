@@ -112,6 +112,15 @@ def peak_memory_kib(pid: int) -> int:
     return _status_kib(pid, "VmHWM")
 
 
+def processor_s(pid: int) -> float:
+    """Give the processor's time in seconds that a process has had, in all its threads (utime and stime of proc_pid_stat(5))."""
+    # The second field is a name in parentheses, which may hold anything.
+    fields = (
+        Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
+    )
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def _status_kib(pid: int, name: str) -> int:
     for line in Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace").splitlines():
         if line.startswith(f"{name}:"):
