@@ -17,8 +17,9 @@ pub const MIN_UDP_PAYLOAD: u16 = 1200;
 /// Bytes of datagrams QUIC may hold that are not sent yet. The loop hands it far fewer (`engine::link`); QUIC would throw out the oldest to
 /// make room, unseen.
 pub(crate) const QUIC_DATAGRAM_BUFFER: usize = 256 * 1024;
-/// Bytes of received datagrams waiting for us. A full socket buffer's worth: more would only hide that we are too slow.
-const QUIC_RECEIVE_BUFFER: usize = 4 * 1024 * 1024;
+/// Bytes of received datagrams that QUIC may hold, with 32 for each beyond its own. The loop takes them out after 32 KiB of packets at the latest
+/// (`engine::link`), and no frame is so short that those of as much and a packet of 1500 bytes more had no room.
+const QUIC_RECEIVE_BUFFER: usize = 128 * 1024;
 /// How long after a suspected MTU black hole the search starts again. Fragments carry full frames meanwhile.
 const BLACK_HOLE_COOLDOWN: Duration = Duration::from_secs(5);
 

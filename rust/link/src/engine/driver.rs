@@ -32,6 +32,9 @@ const READS_A_TURN: usize = 4;
 /// Bursts of one connection before the others get their turn.
 const BURSTS_A_TURN: usize = 4;
 
+/// Datagrams that the list of those on their way to their sink may keep memory for: far more than a turn brings of a line at full speed.
+const KEPT_DATAGRAMS: usize = 16 * 1024;
+
 /// How long a connection that has ended may take to drain. QUIC would take three of the peer's own timeouts for it, which may be 16 s each if the
 /// peer says so (`max_ack_delay`, RFC 9000 section 18.2), and keep it all the while.
 const DRAIN_LIMIT: Duration = Duration::from_secs(3);
@@ -295,6 +298,9 @@ impl Driver {
             }
         }
         link.deliver(&mut self.datagrams);
+        if self.datagrams.capacity() > KEPT_DATAGRAMS {
+            self.datagrams = Vec::new();
+        }
         if seen.ended {
             link.unplug();
         }
@@ -411,9 +417,10 @@ struct Entrance<'a> {
 impl Entrance<'_> {
     fn take(&mut self, now: Instant, meta: &RecvMeta, packet: BytesMut) {
         self.answer.clear();
+        let size = packet.len();
         let ecn = meta.ecn.and_then(|ecn| EcnCodepoint::from_bits(ecn as u8));
         match self.core.endpoint.handle(now, meta.addr, meta.dst_ip, ecn, packet, self.answer) {
-            Some(DatagramEvent::ConnectionEvent(handle, event)) => self.hand_over(handle, event),
+            Some(DatagramEvent::ConnectionEvent(handle, event)) => self.hand_over(handle, size, event),
             Some(DatagramEvent::NewConnection(new)) => self.meet(now, new),
             Some(DatagramEvent::Response(transmit)) => respond(self.socket, &transmit, self.answer),
             None => {}
@@ -427,9 +434,9 @@ impl Entrance<'_> {
         arrivals.spend(kind, begun.elapsed());
     }
 
-    fn hand_over(&self, handle: ConnectionHandle, event: ConnectionEvent) {
+    fn hand_over(&self, handle: ConnectionHandle, size: usize, event: ConnectionEvent) {
         if let Some(link) = self.core.link(handle.0) {
-            link.state().proto.handle_event(event);
+            link.state().take(size, event);
             link.wake();
         }
     }

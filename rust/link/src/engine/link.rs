@@ -1,12 +1,15 @@
 //! One connection as the loop drives it: QUIC's state, where its datagrams go, and where it gets them from.
 
 use std::fmt;
+use std::iter;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use quinn_proto::{Connection, ConnectionError, Event, StreamEvent, StreamId, Transmit, VarInt};
+use quinn_proto::{
+    Connection, ConnectionError, ConnectionEvent, Event, StreamEvent, StreamId, Transmit, VarInt,
+};
 use tokio::sync::Notify;
 
 use super::ReadyMark;
@@ -28,8 +31,15 @@ const MOST_FEED: usize = 64 * 1024;
 const DATAGRAM_COST: usize = 64;
 /// A timer that is due sooner may be the pacer's.
 const PACING: Duration = Duration::from_millis(2);
-/// Datagrams kept for a connection that nobody has plugged in yet. More are lost: before its admission nobody has a claim to memory.
+/// Datagrams kept for a connection that nobody has plugged in yet, and bytes of them: as many full ones. More are lost: before its admission nobody has a
+/// claim to memory.
 const EARLY: usize = 32;
+const EARLY_BYTES: usize = EARLY * 1536;
+/// So many bytes of packets may come before their datagrams are taken from QUIC, which keeps the memory of the longest list of them that it ever had: an
+/// empty one is two bytes in a packet and 32 in the list.
+const GATHER: usize = 32 * 1024;
+/// Datagrams that the list of those gathered may keep memory for.
+const KEPT_ENTRIES: usize = 64;
 
 /// Takes what arrives on a connection. Called in the loop: it must not block.
 pub(crate) trait Sink: Send {
@@ -66,7 +76,10 @@ pub(crate) struct State {
     /// The peer has all that was written to it, its end included, or wants no more.
     pub(crate) control_arrived: bool,
     cable: Option<Arc<Cable>>,
-    early: Vec<Bytes>,
+    /// Datagrams that were taken from QUIC and not delivered yet; of a connection that is not plugged in, those that wait for it.
+    gathered: Vec<Bytes>,
+    /// Bytes of packets since QUIC was last asked for datagrams.
+    ungathered: usize,
     control: ControlTurn,
     held_until: Option<Instant>,
     /// When it is to be forgotten although QUIC has not drained it; set once it has ended.
@@ -85,6 +98,28 @@ pub(crate) struct Seen {
 }
 
 impl State {
+    /// Takes a packet of `size` bytes.
+    pub(super) fn take(&mut self, size: usize, packet: ConnectionEvent) {
+        self.proto.handle_event(packet);
+        self.ungathered += size;
+        if self.ungathered >= GATHER {
+            self.ungathered = 0;
+            let mut datagrams = self.proto.datagrams();
+            self.gathered.extend(iter::from_fn(|| datagrams.recv()));
+        }
+    }
+
+    /// Adds the datagrams that have come to `into`.
+    fn hand_out(&mut self, into: &mut Vec<Bytes>) {
+        self.ungathered = 0;
+        into.append(&mut self.gathered);
+        if self.gathered.capacity() > KEPT_ENTRIES {
+            self.gathered = Vec::new();
+        }
+        let mut datagrams = self.proto.datagrams();
+        into.extend(iter::from_fn(|| datagrams.recv()));
+    }
+
     /// Notes that a control message is about to be written.
     pub(crate) fn ask_for_control(&mut self) {
         self.control.ask(Instant::now(), counted(&self.proto));
@@ -151,7 +186,7 @@ impl State {
 
     /// Whether what came early waits although it is plugged in by now. Its sink is there before its cable is.
     pub(super) fn has_early(&self) -> bool {
-        self.cable.is_some() && !self.early.is_empty()
+        self.cable.is_some() && !self.gathered.is_empty()
     }
 
     /// A connection that has ended is given `limit` from now on to drain, if it has not been given that before.
@@ -175,7 +210,7 @@ impl State {
     fn end(&mut self, reason: ConnectionError) {
         self.ended.get_or_insert(reason);
         self.replace_cable(None);
-        self.early = Vec::new();
+        self.gathered = Vec::new();
     }
 
     fn replace_cable(&mut self, cable: Option<Arc<Cable>>) {
@@ -225,7 +260,8 @@ impl Link {
             control_stream: None,
             control_arrived: false,
             cable: None,
-            early: Vec::new(),
+            gathered: Vec::new(),
+            ungathered: 0,
             control: ControlTurn::default(),
             held_until: None,
             forget_at: None,
@@ -353,10 +389,7 @@ impl Link {
                     Event::HandshakeDataReady | Event::DatagramReceived | Event::DatagramsUnblocked => {}
                 }
             }
-            datagrams.append(&mut state.early);
-            while let Some(datagram) = state.proto.datagrams().recv() {
-                datagrams.push(datagram);
-            }
+            state.hand_out(datagrams);
         }
         if changed {
             self.changed.notify_waiters();
@@ -372,9 +405,14 @@ impl Link {
         let outcome = match self.sink().as_mut() {
             Some(sink) => sink.deliver(datagrams),
             None => {
-                let mut state = self.state();
+                let mut room = EARLY_BYTES;
+                let early = datagrams.iter().take(EARLY).take_while(|datagram| {
+                    let left = room.checked_sub(datagram.len());
+                    room = left.unwrap_or(0);
+                    left.is_some()
+                });
                 // Copied, so that a few of them do not hold on to all that came with them.
-                state.early = datagrams.iter().take(EARLY).map(|d| Bytes::copy_from_slice(d)).collect();
+                self.state().gathered = early.map(|datagram| Bytes::copy_from_slice(datagram)).collect();
                 Ok(())
             }
         };
