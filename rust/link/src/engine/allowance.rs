@@ -30,6 +30,11 @@ impl Allowance {
         !self.left.is_zero()
     }
 
+    /// Whether something was left when it was last asked, and has not been spent since.
+    pub(super) const fn has_allowed(&self) -> bool {
+        !self.left.is_zero()
+    }
+
     /// Takes `spent`.
     pub(super) fn spend(&mut self, spent: Duration) {
         self.owed += spent.saturating_sub(self.left);

@@ -13,11 +13,16 @@ use quinn_udp::RecvMeta;
 
 use super::allowance::Allowance;
 
-/// What strangers of a kind may take of one turn of the loop.
+/// What strangers may take of one turn of the loop.
 const A_TURN: Duration = Duration::from_micros(250);
 /// What they may take of all time: one part in so many, and so much after a pause.
 const ONE_IN: u32 = 4;
 const AFTER_A_PAUSE: Duration = Duration::from_millis(50);
+/// Each kind has one part in so many of that for itself, and the rest is for either: a flood of one kind does not keep the other out.
+const OWN: u32 = 4;
+const COMMON: u32 = 2;
+// No more than the whole.
+const _: () = assert!(2 * COMMON + OWN <= OWN * COMMON);
 /// Packets of a kind that may wait: a full party that comes all at once.
 const WAITING: usize = 128;
 
@@ -54,24 +59,44 @@ pub(super) enum Offer {
     Dropped,
 }
 
+/// A part of what strangers may take.
 #[derive(Debug)]
-struct Lane {
-    waiting: VecDeque<Arrival>,
+struct Share {
+    a_turn: Duration,
     of_turn: Duration,
     of_time: Allowance,
 }
 
-impl Lane {
-    fn new(now: Instant) -> Self {
-        Self {
-            waiting: VecDeque::new(),
-            of_turn: A_TURN,
-            of_time: Allowance::new(now, ONE_IN, AFTER_A_PAUSE),
-        }
+impl Share {
+    fn new(now: Instant, part: u32) -> Self {
+        let a_turn = A_TURN / part;
+        Self { a_turn, of_turn: a_turn, of_time: Allowance::new(now, ONE_IN * part, AFTER_A_PAUSE / part) }
     }
 
-    fn open(&mut self, now: Instant) -> bool {
+    fn allows(&mut self, now: Instant) -> bool {
         !self.of_turn.is_zero() && self.of_time.allows(now)
+    }
+
+    /// Whether it allowed what was begun last, when it was asked.
+    fn has_allowed(&self) -> bool {
+        !self.of_turn.is_zero() && self.of_time.has_allowed()
+    }
+
+    fn spend(&mut self, spent: Duration) {
+        self.of_turn = self.of_turn.saturating_sub(spent);
+        self.of_time.spend(spent);
+    }
+}
+
+#[derive(Debug)]
+struct Lane {
+    waiting: VecDeque<Arrival>,
+    own: Share,
+}
+
+impl Lane {
+    fn new(now: Instant) -> Self {
+        Self { waiting: VecDeque::new(), own: Share::new(now, OWN) }
     }
 }
 
@@ -80,13 +105,15 @@ pub(super) struct Arrivals {
     identifiers: HashedConnectionIdGenerator,
     answering: Lane,
     first: Lane,
+    common: Share,
 }
 
 impl Arrivals {
     /// For an endpoint whose identifiers are made with `identifier_key`.
     pub(super) fn new(now: Instant, identifier_key: u64) -> Self {
         let identifiers = HashedConnectionIdGenerator::from_key(identifier_key);
-        Self { identifiers, answering: Lane::new(now), first: Lane::new(now) }
+        let common = Share::new(now, COMMON);
+        Self { identifiers, answering: Lane::new(now), first: Lane::new(now), common }
     }
 
     /// Whose a packet is, by its first bytes. Whoever forges them is in the same queue with fewer others.
@@ -109,14 +136,15 @@ impl Arrivals {
 
     /// A new turn of the loop begins.
     pub(super) fn begin_turn(&mut self) {
-        self.answering.of_turn = A_TURN;
-        self.first.of_turn = A_TURN;
+        for share in [&mut self.answering.own, &mut self.first.own, &mut self.common] {
+            share.of_turn = share.a_turn;
+        }
     }
 
     /// Gives a packet back that may be dealt with at once. Otherwise it waits, or is dropped where too many do.
     pub(super) fn offer(&mut self, now: Instant, kind: Kind, arrival: Arrival) -> Offer {
-        let Some(lane) = self.lane(kind) else { return Offer::AtOnce(arrival) };
-        if lane.waiting.is_empty() && lane.open(now) {
+        let Some((lane, common)) = self.lane(kind) else { return Offer::AtOnce(arrival) };
+        if lane.waiting.is_empty() && (lane.own.allows(now) || common.allows(now)) {
             return Offer::AtOnce(arrival);
         }
         if lane.waiting.len() >= WAITING {
@@ -128,18 +156,18 @@ impl Arrivals {
 
     /// Notes how long a packet took.
     pub(super) fn spend(&mut self, kind: Kind, spent: Duration) {
-        if let Some(lane) = self.lane(kind) {
-            lane.of_turn = lane.of_turn.saturating_sub(spent);
-            lane.of_time.spend(spent);
+        if let Some((lane, common)) = self.lane(kind) {
+            let share = if lane.own.has_allowed() { &mut lane.own } else { common };
+            share.spend(spent);
         }
     }
 
     /// The next packet that waited and may be dealt with now.
     pub(super) fn next(&mut self, now: Instant) -> Option<(Kind, Arrival)> {
         for kind in [Kind::Answering, Kind::First] {
-            let Some(lane) = self.lane(kind) else { continue };
+            let Some((lane, common)) = self.lane(kind) else { continue };
             if !lane.waiting.is_empty()
-                && lane.open(now)
+                && (lane.own.allows(now) || common.allows(now))
                 && let Some(arrival) = lane.waiting.pop_front()
             {
                 return Some((kind, arrival));
@@ -153,15 +181,16 @@ impl Arrivals {
         [&self.answering, &self.first]
             .into_iter()
             .filter(|lane| !lane.waiting.is_empty())
-            .map(|lane| lane.of_time.next())
+            .map(|lane| lane.own.of_time.next().min(self.common.of_time.next()))
             .min()
     }
 
-    fn lane(&mut self, kind: Kind) -> Option<&mut Lane> {
+    /// A kind's lane, and the part that is for either.
+    fn lane(&mut self, kind: Kind) -> Option<(&mut Lane, &mut Share)> {
         match kind {
             Kind::Known => None,
-            Kind::Answering => Some(&mut self.answering),
-            Kind::First => Some(&mut self.first),
+            Kind::Answering => Some((&mut self.answering, &mut self.common)),
+            Kind::First => Some((&mut self.first, &mut self.common)),
         }
     }
 }
@@ -219,8 +248,10 @@ mod tests {
     fn what_a_turn_has_no_time_for_waits_and_what_cannot_wait_is_dropped() {
         let now = Instant::now();
         let mut arrivals = Arrivals::new(now, KEY);
-        assert!(matches!(arrivals.offer(now, Kind::First, arrival(0)), Offer::AtOnce(_)));
-        arrivals.spend(Kind::First, A_TURN);
+        for _ in 0..2 {
+            assert!(matches!(arrivals.offer(now, Kind::First, arrival(0)), Offer::AtOnce(_)));
+            arrivals.spend(Kind::First, A_TURN);
+        }
         for number in 1..=WAITING {
             assert!(matches!(arrivals.offer(now, Kind::First, arrival(number as u8)), Offer::Later));
         }
@@ -240,21 +271,51 @@ mod tests {
         assert!(arrivals.next(now).is_none() && arrivals.due().is_none());
     }
 
-    #[test]
-    fn strangers_get_their_share_of_time_and_no_more() {
+    /// What each kind gets of a second in which packets of `kinds` come all the time, each of which takes 50 µs, and the most that all get of a turn.
+    fn taken_of_a_second(kinds: &[Kind]) -> ([Duration; 2], Duration) {
+        let cost = Duration::from_micros(50);
         let start = Instant::now();
         let mut arrivals = Arrivals::new(start, KEY);
-        let mut taken = Duration::ZERO;
-        for turn in 0..10_000 {
-            let now = start + turn * Duration::from_micros(100);
+        let (mut taken, mut most) = ([Duration::ZERO; 2], Duration::ZERO);
+        for turn in 0..1000 {
+            let now = start + turn * Duration::from_millis(1);
             arrivals.begin_turn();
-            let at_once = matches!(arrivals.offer(now, Kind::First, arrival(0)), Offer::AtOnce(_));
-            if at_once || arrivals.next(now).is_some() {
-                arrivals.spend(Kind::First, A_TURN);
-                taken += A_TURN;
+            let before = taken;
+            for kind in kinds.repeat(32) {
+                let at_once = matches!(arrivals.offer(now, kind, arrival(0)), Offer::AtOnce(_));
+                let next = if at_once { Some(kind) } else { arrivals.next(now).map(|(kind, _)| kind) };
+                if let Some(kind) = next {
+                    arrivals.spend(kind, cost);
+                    taken[usize::from(kind == Kind::First)] += cost;
+                }
             }
+            most = most.max(taken[0] + taken[1] - before[0] - before[1]);
         }
-        // Of one second.
-        assert!(taken > Duration::from_millis(280) && taken < Duration::from_millis(310), "{taken:?}");
+        (taken, most)
+    }
+
+    #[test]
+    fn strangers_get_their_share_of_time_and_no_more() {
+        let (ms, us) = (Duration::from_millis, Duration::from_micros);
+        // A quarter of a second, and what was there at first; of a turn, what is begun is finished.
+        let ([answering, first], most) = taken_of_a_second(&[Kind::Answering, Kind::First]);
+        let all = answering + first;
+        assert!(all > ms(280) && all < ms(305) && most < A_TURN + us(150), "{all:?}, {most:?}");
+        // One kind alone goes without the other's own part.
+        for kind in [Kind::First, Kind::Answering] {
+            let ([answering, first], most) = taken_of_a_second(&[kind]);
+            let all = answering + first;
+            assert!(all > ms(210) && all < ms(230) && most < A_TURN + us(100), "{kind:?}: {all:?}, {most:?}");
+        }
+    }
+
+    #[test]
+    fn a_flood_of_one_kind_leaves_the_other_its_own_part() {
+        let now = Instant::now();
+        let mut arrivals = Arrivals::new(now, KEY);
+        while matches!(arrivals.offer(now, Kind::Answering, arrival(0)), Offer::AtOnce(_)) {
+            arrivals.spend(Kind::Answering, Duration::from_micros(10));
+        }
+        assert!(matches!(arrivals.offer(now, Kind::First, arrival(0)), Offer::AtOnce(_)));
     }
 }
