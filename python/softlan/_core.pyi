@@ -178,7 +178,7 @@ class Endpoint:
     def plain_because(self) -> str | None:
         """Why the socket goes without ECN marks and offloads; None if it does not."""
     def handshakes(self) -> dict[str, int]:
-        """What became of peers' first packets: begun, retries, held_back, refused, given_up, dropped; how many are unfinished now."""
+        """What became of peers' first packets: begun, retries, held_back, displaced, given_up, dropped; how many are unfinished now."""
     def replace_certificate(self, certificate_chain: list[bytes], private_key: bytes) -> None:
         """Use another certificate for new connections. Raise CoreError; the former one then stays."""
     def accept(self) -> Awaitable[Connection | None]:

@@ -37,7 +37,7 @@ def test_what_is_not_dropped_was_let_through(kind: str, counters: dict[str, int]
 
 
 def status(*peers: Mapping[str, Any], **handshakes: int) -> dict[str, Any]:
-    nothing = dict.fromkeys(("begun", "retries", "held_back", "refused", "dropped", "unfinished"), 0)
+    nothing = dict.fromkeys(("begun", "retries", "held_back", "dropped", "unfinished"), 0)
     rooms = [{"code": "PARTY1", "peers": list(peers)}] if peers else []
     return {"rooms": rooms, "handshakes": nothing | handshakes, "unannounced": 3, "turned_away": {}}
 
@@ -86,4 +86,4 @@ def test_who_was_turned_away_before_is_not_counted(books: Books) -> None:
     books.last = status(begun=8, retries=2) | {"turned_away": {"slow-reader": 4}}
     assert books.turned_away("slow-reader") == 4
     assert books.turned_away("control-flood") == 0
-    assert books.handshakes() == {"begun": 3, "retries": 2, "held_back": 0, "refused": 0, "dropped": 0}
+    assert books.handshakes() == {"begun": 3, "retries": 2, "held_back": 0, "dropped": 0}

@@ -131,6 +131,25 @@ def test_the_line_with_most_gives_way_to_newcomers_of_others() -> None:
     assert waiting.enter("fourth", 12, "fourth 12") is None
 
 
+def test_all_the_lines_of_a_site_keep_nobody_else_out() -> None:
+    waiting: Unannounced[str] = Unannounced(6)
+    for number in range(6):
+        assert waiting.enter(f"2001:db8:0:{number}::/64", number, f"site {number}") is None
+    assert waiting.enter("2001:db8:0:ffff::/64", 6, "site 6") == "site 6", "each of its lines has one"
+    assert waiting.enter("192.0.2.1", 7, "other 7") == "site 0"
+    assert waiting.enter("2001:db8:1::/64", 8, "other 8") == "site 1"
+    assert waiting.enter("192.0.2.1", 9, "other 9") == "site 2"
+    assert waiting.enter("2001:db8:0:3::/64", 10, "site 10") == "site 10"
+    assert len(waiting) == 6
+
+
+def test_a_line_of_a_site_has_what_another_of_it_has() -> None:
+    waiting: Unannounced[str] = Unannounced(6)
+    for number in range(6):
+        assert waiting.enter("2001:db8:0:1::/64", number, f"fat {number}") is None
+    assert waiting.enter("2001:db8:0:2::/64", 6, "thin 6") == "fat 0"
+
+
 @given(st.lists(st.tuples(st.integers(0, 4), st.booleans()), max_size=80), st.integers(1, 8))
 def test_nobody_is_counted_twice_and_nobody_lost(steps: list[tuple[int, bool]], most: int) -> None:
     waiting: Unannounced[int] = Unannounced(most)

@@ -55,7 +55,7 @@ ELSEWHERE: Final = ("elsewhere", "outsider")
 """The kinds whose victim is a client of another room: frames to its MAC, and frames under its peer id and MAC."""
 CROSSING: Final = (*ELSEWHERE, "broadcast")
 """What would reach other rooms if anything did."""
-_DEALT_WITH: Final = ("begun", "retries", "held_back", "refused", "dropped")
+_DEALT_WITH: Final = ("begun", "retries", "held_back", "dropped")
 """What becomes of a first packet, by the relay's own names (`handshakes` in its status)."""
 _BEFORE_THE_SWITCH: Final = ("drop_malformed", "drop_reassembly")
 SPOOFED_NET: Final = "198.18.0.0/15"

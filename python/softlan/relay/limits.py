@@ -12,7 +12,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-__all__ = ["AddressCounts", "Bucket", "Buckets", "Rate", "Unannounced", "host_of", "line_of"]
+__all__ = ["AddressCounts", "Bucket", "Buckets", "Rate", "Unannounced", "host_of", "line_of", "site_of"]
 
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
@@ -127,12 +127,14 @@ class AddressCounts:
 class Unannounced(Generic[T]):
     """Who has not said hello yet, by line; bounded by the lines' fair shares: when there is no room, the line with most gives way.
 
-    So whoever wants to keep newcomers out by silent connections needs as many lines as there are places.
+    Lines of one site share what a site has. So whoever wants to keep newcomers out by silent connections needs as many sites as there
+    are places.
     """
 
     def __init__(self, most: int) -> None:
         self.most = most
-        self._lines: dict[str, dict[int, T]] = {}
+        self._sites: dict[str, dict[str, dict[int, T]]] = {}
+        """By site, line and key."""
         self._count = 0
 
     def __len__(self) -> int:
@@ -143,24 +145,41 @@ class Unannounced(Generic[T]):
         """Take a newcomer in; gives whom to send away for it, who may be the newcomer itself."""
         sent_away = None
         if self._count >= self.most:
-            fattest = max(self._lines, key=lambda known: len(self._lines[known]), default=line)
-            if len(self._lines.get(fattest, ())) <= len(self._lines.get(line, ())) + 1:
+            fattest = self._who_gives_way(line)
+            if fattest is None:
                 return newcomer
+            waiting = self._sites[site_of(fattest)][fattest]
             # The oldest, which has had its time to say something.
-            oldest = next(iter(self._lines[fattest]))
-            sent_away = self._lines[fattest][oldest]
+            oldest = next(iter(waiting))
+            sent_away = waiting[oldest]
             self.leave(fattest, oldest)
-        self._lines.setdefault(line, {})[key] = newcomer
+        self._sites.setdefault(site_of(line), {}).setdefault(line, {})[key] = newcomer
         self._count += 1
         return sent_away
 
     def leave(self, line: str, key: int) -> None:
         """Count one less, if it is still counted."""
-        waiting = self._lines.get(line, {})
+        site = site_of(line)
+        lines = self._sites.get(site, {})
+        waiting = lines.get(line, {})
         if waiting.pop(key, None) is not None:
             self._count -= 1
         if not waiting:
-            self._lines.pop(line, None)
+            lines.pop(line, None)
+        if not lines:
+            self._sites.pop(site, None)
+
+    def _who_gives_way(self, line: str) -> str | None:
+        """Name the line that gives way to one more of `line`: the one with most at the site with most, if that is more than here."""
+        sizes = {site: sum(map(len, lines.values())) for site, lines in self._sites.items()}
+        own = site_of(line)
+        fattest = max(sizes, key=sizes.__getitem__, default=own)
+        is_of_others = sizes.get(fattest, 0) > sizes.get(own, 0) + 1
+        lines = self._sites.get(fattest if is_of_others else own, {})
+        most = max(lines, key=lambda known: len(lines[known]), default=None)
+        if most is None or (not is_of_others and len(lines[most]) <= len(lines.get(line, ())) + 1):
+            return None
+        return most
 
 
 def host_of(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
@@ -179,3 +198,8 @@ def line_of(address: str) -> str:
     """
     host = host_of(address)
     return str(host) if host.version == 4 else str(ipaddress.ip_network((host, 64), strict=False))
+
+
+def site_of(line: str) -> str:
+    """Give the site of a line: an IPv4 address itself, or the /48 that a site may have of IPv6 (RFC 6177), with its 65,536 lines."""
+    return str(ipaddress.ip_network(line).supernet(new_prefix=48)) if ":" in line else line

@@ -117,11 +117,28 @@ async fn one_address_holds_so_many_unfinished_handshakes_and_others_get_in() {
     // Sixteen without proof, sixty-four with one, and the rest hears nothing.
     relay.counts("held_back", 20).await;
     assert_eq!((asked, relay.count("retries")), (84, 84));
-    assert_eq!((relay.count("begun"), relay.count("unfinished"), relay.count("refused")), (80, 80, 0));
+    assert_eq!((relay.count("begun"), relay.count("unfinished"), relay.count("displaced")), (80, 80, 0));
 
     let (_endpoint, connection, _far) = relay.join(Ipv4Addr::new(127, 0, 0, 2)).await.unwrap();
     assert!(connection.max_datagram_size().is_some());
     assert_eq!((relay.count("begun"), relay.count("unfinished")), (81, 80));
+}
+
+#[tokio::test]
+async fn a_few_addresses_that_fill_every_place_keep_nobody_out() {
+    let relay = Relay::start();
+    let mut silent = Vec::new();
+    // Each has 64 places when it has proven that it is there, 16 more before that, and 256 of all are kept from those who have not.
+    while relay.count("unfinished") < 512 {
+        let last = (silent.len() % 10) as u8 + 1;
+        let mut next = Silent::call(Ipv4Addr::new(127, 0, 1, last), relay.address());
+        next.is_asked_for_proof();
+        silent.push(next);
+        assert!(silent.len() < 1000, "{:?}", relay.endpoint.handshakes().collect::<Vec<_>>());
+    }
+    let (_endpoint, connection, _far) = relay.join(Ipv4Addr::new(127, 0, 0, 2)).await.unwrap();
+    assert!(connection.max_datagram_size().is_some());
+    assert!(relay.count("displaced") > 0 && relay.count("unfinished") <= 512);
 }
 
 #[tokio::test]

@@ -4,6 +4,9 @@
 //! Whoever sends first packets under other people's addresses must not be able to use up what those addresses may have. So there are two
 //! accounts: one of those who have not shown that they hear what is sent to their address, which is small and costs a peer nothing but
 //! another round trip when it is used up (Retry, RFC 9000 section 8.1.2); and one of those who have.
+//!
+//! Nor must a few addresses be able to use up what all have together. When there is no room, whoever has most under way gives way to who has less, so that to
+//! keep others out takes as many addresses as there are places.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -28,12 +31,12 @@ const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 pub(super) enum Verdict {
     /// Begin a handshake.
     Begin,
+    /// Begin a handshake in place of another, by its handle.
+    Replace(usize),
     /// Have the address proven first. Nothing is kept meanwhile.
     Prove,
-    /// Say nothing: the peer's QUIC asks again in a moment, when other handshakes of its address may be over.
+    /// Say nothing: the peer's QUIC asks again in a moment, when other handshakes may be over.
     Later,
-    /// Send the peer away.
-    Refuse,
 }
 
 /// What became of peers' first packets since the start, and how many handshakes are unfinished now.
@@ -42,7 +45,7 @@ pub(crate) struct DoorCounters {
     begun: AtomicU64,
     retries: AtomicU64,
     held_back: AtomicU64,
-    refused: AtomicU64,
+    displaced: AtomicU64,
     given_up: AtomicU64,
     dropped: AtomicU64,
     unfinished: AtomicU64,
@@ -60,7 +63,7 @@ impl DoorCounters {
             ("begun", &self.begun),
             ("retries", &self.retries),
             ("held_back", &self.held_back),
-            ("refused", &self.refused),
+            ("displaced", &self.displaced),
             ("given_up", &self.given_up),
             ("dropped", &self.dropped),
             ("unfinished", &self.unfinished),
@@ -76,7 +79,14 @@ struct Unfinished {
     proven: bool,
 }
 
-#[derive(Debug, Default)]
+/// Whose handshake may give way, and how many of theirs are under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Fattest<T> {
+    proven: u16,
+    who: T,
+}
+
+#[derive(Debug, Default, Clone, Copy)]
 struct Counts {
     unproven: u16,
     proven: u16,
@@ -87,6 +97,8 @@ struct Counts {
 pub(super) struct Door {
     unfinished: HashMap<usize, Unfinished>,
     lines: HashMap<IpAddr, Counts>,
+    /// Proven ones by site.
+    sites: HashMap<IpAddr, u16>,
     unproven_pace: Allowance,
 }
 
@@ -95,6 +107,7 @@ impl Door {
         Self {
             unfinished: HashMap::new(),
             lines: HashMap::new(),
+            sites: HashMap::new(),
             unproven_pace: Allowance::new(now, 1, Duration::from_secs(1)),
         }
     }
@@ -107,17 +120,21 @@ impl Door {
         proven: bool,
         counters: &DoorCounters,
     ) -> Verdict {
-        let counts = self.lines.get(&line_of(remote));
+        let line = line_of(remote);
+        let counts = self.lines.get(&line).copied().unwrap_or_default();
         let (verdict, counter) = if proven {
-            if self.unfinished.len() >= MAX_UNFINISHED {
-                (Verdict::Refuse, &counters.refused)
-            } else if counts.is_some_and(|counts| counts.proven >= MAX_PROVEN_A_LINE) {
+            if counts.proven >= MAX_PROVEN_A_LINE {
                 (Verdict::Later, &counters.held_back)
-            } else {
+            } else if self.unfinished.len() < MAX_UNFINISHED {
                 (Verdict::Begin, &counters.begun)
+            } else if let Some(handle) = self.who_gives_way(line, counts.proven) {
+                counters.displaced.fetch_add(1, Ordering::Relaxed);
+                (Verdict::Replace(handle), &counters.begun)
+            } else {
+                (Verdict::Later, &counters.held_back)
             }
         } else if self.unfinished.len() >= MAX_UNFINISHED / 2
-            || counts.is_some_and(|counts| counts.unproven >= MAX_UNPROVEN_A_LINE)
+            || counts.unproven >= MAX_UNPROVEN_A_LINE
             || !self.unproven_pace.allows(now)
         {
             (Verdict::Prove, &counters.retries)
@@ -127,6 +144,35 @@ impl Door {
         };
         counter.fetch_add(1, Ordering::Relaxed);
         verdict
+    }
+
+    /// The handshake that gives way to one more of `line`, which has `own` proven ones under way: the oldest of the line that has most at the site that has
+    /// most. Only proven ones are counted, since anybody could add to the others.
+    #[cold]
+    fn who_gives_way(&self, line: IpAddr, own: u16) -> Option<usize> {
+        let site = site_of(line);
+        let own_site = self.sites.get(&site).copied().unwrap_or(0);
+        let at = self.sites.iter().map(|(&who, &proven)| Fattest { proven, who }).max();
+        let from = match at {
+            Some(most) if most.proven > own_site + 1 => self.fattest_line(most.who),
+            _ => self.fattest_line(site).filter(|most| most.proven > own + 1),
+        };
+        match from {
+            Some(most) => self.oldest(|unfinished| unfinished.proven && unfinished.line == most.who),
+            // Who has nothing under way goes before whoever has not shown that anybody is there.
+            None if own == 0 => self.oldest(|unfinished| !unfinished.proven),
+            None => None,
+        }
+    }
+
+    fn fattest_line(&self, site: IpAddr) -> Option<Fattest<IpAddr>> {
+        let lines = self.lines.iter().filter(|(line, _)| site_of(**line) == site);
+        lines.map(|(&who, counts)| Fattest { proven: counts.proven, who }).max()
+    }
+
+    fn oldest(&self, which: impl Fn(&Unfinished) -> bool) -> Option<usize> {
+        let those = self.unfinished.iter().filter(|(_, unfinished)| which(unfinished));
+        those.min_by_key(|(handle, unfinished)| (unfinished.limit, **handle)).map(|(handle, _)| *handle)
     }
 
     /// Notes a handshake that has begun; gives when it must be over.
@@ -141,6 +187,9 @@ impl Door {
         let (line, limit) = (line_of(remote), now + HANDSHAKE_LIMIT);
         let counts = self.lines.entry(line).or_default();
         *(if proven { &mut counts.proven } else { &mut counts.unproven }) += 1;
+        if proven {
+            *self.sites.entry(site_of(line)).or_default() += 1;
+        }
         if let Some(former) = self.unfinished.insert(handle, Unfinished { limit, line, proven }) {
             self.count_out(former);
         }
@@ -173,6 +222,15 @@ impl Door {
                 self.lines.remove(&unfinished.line);
             }
         }
+        let site = site_of(unfinished.line);
+        if unfinished.proven
+            && let Some(count) = self.sites.get_mut(&site)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.sites.remove(&site);
+            }
+        }
     }
 
     fn tell(&self, counters: &DoorCounters) {
@@ -185,6 +243,14 @@ fn line_of(remote: SocketAddr) -> IpAddr {
     // On a socket for both, IPv4 comes as mapped addresses, which are all in one /64.
     match remote.ip().to_canonical() {
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),
+        v4 => v4,
+    }
+}
+
+/// What shares a place with its like when there is no room: an IPv4 address, or the /48 that a site may have of IPv6 (RFC 6177), with its 65,536 lines.
+fn site_of(line: IpAddr) -> IpAddr {
+    match line {
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 80 << 80)),
         v4 => v4,
     }
 }
@@ -210,7 +276,10 @@ mod tests {
             let now = self.start + Duration::from_millis(ms);
             let remote = SocketAddr::new(remote.parse().expect("an address"), 4433);
             let verdict = self.door.judge(now, remote, proven, &self.counters);
-            if verdict == Verdict::Begin {
+            if let Verdict::Replace(handle) = verdict {
+                self.door.leave(handle, &self.counters);
+            }
+            if matches!(verdict, Verdict::Begin | Verdict::Replace(_)) {
                 self.door.enter(now, self.handles, remote, proven, &self.counters);
                 self.handles += 1;
             }
@@ -275,9 +344,71 @@ mod tests {
         for number in 0..256 {
             assert_eq!(scene.come(8000, &format!("10.0.{number}.1"), true), Verdict::Begin);
         }
-        assert_eq!(scene.come(8000, "10.1.0.1", true), Verdict::Refuse);
         assert_eq!(scene.come(8000, "10.1.0.1", false), Verdict::Prove);
-        assert_eq!(scene.count("refused"), 1);
+        // Then those who have not make room for those who have, the oldest first.
+        assert_eq!(scene.come(8000, "10.1.0.1", true), Verdict::Replace(0));
+        assert_eq!(scene.come(8000, "10.1.0.1", true), Verdict::Later);
+        assert_eq!((scene.count("displaced"), scene.count("unfinished")), (1, 512));
+    }
+
+    #[test]
+    fn a_few_addresses_keep_nobody_out() {
+        let mut scene = Scene::new();
+        for number in 0..512 {
+            assert_eq!(scene.come(number, &format!("192.0.2.{}", number % 8), true), Verdict::Begin);
+        }
+        // Who has less gets the place of who has most, and its oldest.
+        let Verdict::Replace(first) = scene.come(600, "198.51.100.1", true) else { panic!("kept out") };
+        let Verdict::Replace(second) = scene.come(600, "198.51.100.2", true) else { panic!("kept out") };
+        assert!(first < 8 && second < 8 && first != second);
+        // Whose place that was gets none for it, of theirs or of another's.
+        for last in 0..8 {
+            assert_eq!(scene.come(700, &format!("192.0.2.{last}"), true), Verdict::Later);
+        }
+        // And in the end all have the same.
+        for number in 0..2000 {
+            scene.come(800 + number, &format!("203.0.113.{}", number % 8), true);
+        }
+        let of = |line: &str| scene.door.lines[&line.parse::<IpAddr>().unwrap()].proven;
+        for last in 0..8 {
+            let (former, later) = (of(&format!("192.0.2.{last}")), of(&format!("203.0.113.{last}")));
+            assert!(former.abs_diff(32) <= 1 && later.abs_diff(32) <= 1, "{former} {later}");
+        }
+        assert_eq!((of("198.51.100.1"), scene.count("unfinished")), (1, 512));
+    }
+
+    #[test]
+    fn nor_do_all_the_lines_of_a_site() {
+        let mut scene = Scene::new();
+        for number in 0..512 {
+            assert_eq!(scene.come(number, &format!("2001:db8:0:{number:x}::1"), true), Verdict::Begin);
+        }
+        assert!(matches!(scene.come(600, "2001:db8:1::1", true), Verdict::Replace(_)));
+        // Another line of the same site has to wait: each of them has one already.
+        assert_eq!(scene.come(600, "2001:db8:0:ffff::1", true), Verdict::Later);
+        assert_eq!(scene.come(600, "2001:db8:0:ffff::1", false), Verdict::Prove);
+    }
+
+    #[test]
+    fn a_line_of_a_site_has_what_another_of_it_has() {
+        let mut scene = Scene::new();
+        for number in 0..512 {
+            assert_eq!(scene.come(number, &format!("2001:db8:0:{:x}::1", number % 8), true), Verdict::Begin);
+        }
+        assert!(matches!(scene.come(600, "2001:db8:0:ffff::1", true), Verdict::Replace(_)));
+    }
+
+    #[test]
+    fn who_cannot_be_let_in_is_never_sent_away_for_good() {
+        let mut scene = Scene::new();
+        for number in 0..512 {
+            let address = format!("10.{}.{}.1", number / 256, number % 256);
+            assert_eq!(scene.come(0, &address, true), Verdict::Begin);
+        }
+        assert_eq!(scene.come(0, "192.0.2.1", true), Verdict::Later);
+        assert_eq!(scene.count("held_back"), 1);
+        scene.door.leave(100, &scene.counters);
+        assert_eq!(scene.come(1000, "192.0.2.1", true), Verdict::Begin);
     }
 
     #[test]
@@ -293,6 +424,6 @@ mod tests {
         scene.door.leave(1, &scene.counters);
         scene.door.leave(1, &scene.counters);
         assert_eq!((scene.count("given_up"), scene.count("unfinished")), (1, 0));
-        assert!(scene.door.lines.is_empty());
+        assert!(scene.door.lines.is_empty() && scene.door.sites.is_empty());
     }
 }

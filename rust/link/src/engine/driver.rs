@@ -445,28 +445,39 @@ impl Entrance<'_> {
     fn meet(&mut self, now: Instant, incoming: Incoming) {
         self.answer.clear();
         let (remote, proven) = (incoming.remote_address(), incoming.remote_address_validated());
-        let endpoint = &mut self.core.endpoint;
         let answered = match self.door.judge(now, remote, proven, &self.engine.door) {
             Verdict::Later => {
-                endpoint.ignore(incoming);
+                self.core.endpoint.ignore(incoming);
                 None
             }
-            Verdict::Refuse => Some(endpoint.refuse(incoming, self.answer)),
             // Whoever has not proven the address may be asked to (quinn-proto's `Incoming::may_retry`).
-            Verdict::Prove => endpoint.retry(incoming, self.answer).ok(),
-            Verdict::Begin => match endpoint.accept(incoming, now, self.answer, None) {
-                Ok((handle, proto)) => {
-                    let link = self.core.insert(&self.engine.ready, handle, proto);
-                    let limit = self.door.enter(now, handle.0, remote, proven, &self.engine.door);
-                    self.timers.arm(handle.0, limit);
-                    link.wake();
-                    None
+            Verdict::Prove => self.core.endpoint.retry(incoming, self.answer).ok(),
+            Verdict::Begin => self.begin(now, incoming),
+            Verdict::Replace(handle) => {
+                self.door.leave(handle, &self.engine.door);
+                if let Some(link) = self.core.link(handle) {
+                    link.close(VarInt::from_u32(0), Bytes::from_static(b"too many handshakes"));
                 }
-                Err(error) => error.response,
-            },
+                self.begin(now, incoming)
+            }
         };
         if let Some(transmit) = answered {
             respond(self.socket, &transmit, self.answer);
+        }
+    }
+
+    /// Begins a handshake; gives what the peer is told in place of it, if that cannot be.
+    fn begin(&mut self, now: Instant, incoming: Incoming) -> Option<Transmit> {
+        let (remote, proven) = (incoming.remote_address(), incoming.remote_address_validated());
+        match self.core.endpoint.accept(incoming, now, self.answer, None) {
+            Ok((handle, proto)) => {
+                let link = self.core.insert(&self.engine.ready, handle, proto);
+                let limit = self.door.enter(now, handle.0, remote, proven, &self.engine.door);
+                self.timers.arm(handle.0, limit);
+                link.wake();
+                None
+            }
+            Err(error) => error.response,
         }
     }
 }
