@@ -244,8 +244,11 @@ class Connection:
         """
     def open_control(self) -> Awaitable[None]: ...
     def accept_control(self) -> Awaitable[None]: ...
-    def read_control(self, limit: int) -> Awaitable[bytes]:
-        """Read 1 to `limit` bytes; b"" at the end of the stream. Raise CoreError when the connection ended."""
+    def read_control(self, limit: int, *, least: int = 1) -> Awaitable[bytes]:
+        """Read `least` to `limit` bytes, or what is left at the end of the stream, b"" after it. Raise CoreError when the connection ended.
+
+        What has come and is not enough yet stays there for the next one to read, also when a wait is given up.
+        """
     def write_control(self, data: bytes) -> Awaitable[None]: ...
     def finish_control(self, *, timeout: float = 0.5) -> Awaitable[None]:
         """End our side of the control stream and wait until the peer has all of it, `timeout` at most."""

@@ -86,6 +86,19 @@ def test_bodies_arrive_whatever_the_pieces(bodies, cuts):
     decoder.end()
 
 
+@given(st.lists(st.binary(min_size=MIN_BODY, max_size=200), max_size=8))
+def test_who_reads_what_is_missing_reads_twice_a_message_and_no_further(bodies):
+    data = b"".join(map(encode_frame, bodies))
+    decoder, came, reads = FrameDecoder(), [], 0
+    while data:
+        missing = decoder.missing
+        came += feed(decoder, data[:missing])
+        data, reads = data[missing:], reads + 1
+    assert came == bodies
+    assert reads == 2 * len(bodies)
+    assert decoder.missing == LENGTH_SIZE
+
+
 def outcome(parts):
     """What comes out, and whether the stream was refused."""
     decoder, bodies = FrameDecoder(), []

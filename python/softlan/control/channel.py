@@ -54,7 +54,10 @@ class ControlChannel:
             if body is not None:
                 return body
             try:
-                data = await self.connection.read_control(_READ_SIZE)
+                # Not woken before there is enough: a peer that sends its messages byte by byte costs no more than another.
+                data = await self.connection.read_control(
+                    _READ_SIZE, least=min(self._decoder.missing, _READ_SIZE)
+                )
             except CoreError:
                 return None
             if not data:

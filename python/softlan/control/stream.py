@@ -67,6 +67,12 @@ class FrameDecoder:
         self._length = None
         return body
 
+    @property
+    def missing(self) -> int:
+        """Bytes that must come before `next_body` can have more to say, once it has said None: of a length, or of a body."""
+        wanted = LENGTH_SIZE if self._length is None else self._length
+        return max(1, wanted - len(self._buffer))
+
     def end(self) -> None:
         """Say that the stream has ended.
 

@@ -1,6 +1,8 @@
 //! One QUIC connection as the control plane sees it: the control stream, the datagram budget, how it ended.
 
+use std::mem::take;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -240,18 +242,14 @@ impl Connection {
         found.await
     }
 
-    /// The next bytes of the control stream, 1 to `limit` of them; `None` at its end.
+    /// The next bytes of the control stream: at least `least` of them, or what is left at its end, and at most `limit`; `None` at its end. Whoever
+    /// waits for a message's bytes is not woken for each of them.
     ///
     /// # Errors
     /// [`LinkError::Closed`] when the stream or the connection ended early or was never opened.
-    pub async fn read_control(&self, limit: usize) -> Result<Option<Vec<u8>>, LinkError> {
-        let mut answers = false;
-        let read = self.link.wait_for(|state| read(state, limit, &mut answers)).await;
-        if answers {
-            // The peer may send more now.
-            self.link.wake();
-        }
-        read
+    pub async fn read_control(&self, least: usize, limit: usize) -> Result<Option<Vec<u8>>, LinkError> {
+        let wanted = least.clamp(1, limit.max(1))..=limit;
+        self.link.wait_for(|state| read(state, &wanted, || self.link.wake())).await
     }
 
     /// Writes all of `data` to the control stream.
@@ -304,21 +302,43 @@ impl Drop for Connection {
     }
 }
 
-/// Tries to read from the control stream. `answers` is set when QUIC has something to tell the peer because of it.
-fn read(state: &mut State, limit: usize, answers: &mut bool) -> Option<Result<Option<Vec<u8>>, LinkError>> {
+/// Tries to read from the control stream. What has come is taken from QUIC, so that the peer may send more, and kept until it is as much as is `wanted`;
+/// calls `wake` when QUIC has something to tell the peer because of it.
+fn read(
+    state: &mut State,
+    wanted: &RangeInclusive<usize>,
+    wake: impl FnOnce(),
+) -> Option<Result<Option<Vec<u8>>, LinkError>> {
     let Some(stream) = state.control_stream else { return Some(Err(no_control())) };
-    let mut receiver = state.proto.recv_stream(stream);
+    let State { proto, control_read: read, .. } = state;
+    let mut receiver = proto.recv_stream(stream);
     let mut chunks = match receiver.read(true) {
         Ok(chunks) => chunks,
-        Err(ReadableError::ClosedStream) => return Some(Ok(None)),
+        // Its end has been seen.
+        Err(ReadableError::ClosedStream) => {
+            return Some(Ok(Some(take(read)).filter(|rest| !rest.is_empty())));
+        }
         Err(other) => return Some(Err(LinkError::Closed(other.to_string()))),
     };
-    let next = chunks.next(limit);
-    *answers |= chunks.finalize().should_transmit();
-    match next {
-        Ok(chunk) => Some(Ok(chunk.map(|chunk| chunk.bytes.to_vec()))),
-        Err(ReadError::Blocked) => state.ended.clone().map(|error| Err(error.into())),
-        Err(other) => Some(Err(LinkError::Closed(other.to_string()))),
+    let stopped = loop {
+        match wanted.end().saturating_sub(read.len()) {
+            0 => break None,
+            room => match chunks.next(room) {
+                Ok(Some(chunk)) => read.extend_from_slice(&chunk.bytes),
+                other => break Some(other),
+            },
+        }
+    };
+    if chunks.finalize().should_transmit() {
+        wake();
+    }
+    match stopped {
+        Some(Err(ReadError::Blocked)) if read.len() < *wanted.start() => {
+            state.ended.clone().map(|error| Err(error.into()))
+        }
+        None | Some(Err(ReadError::Blocked)) => Some(Ok(Some(take(read)))),
+        Some(Err(other)) => Some(Err(LinkError::Closed(other.to_string()))),
+        Some(Ok(_)) => Some(Ok(Some(take(read)).filter(|rest| !rest.is_empty()))),
     }
 }
 

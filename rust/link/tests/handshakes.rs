@@ -166,7 +166,7 @@ async fn a_flood_of_first_packets_is_counted_and_keeps_nobody_out() {
         near.open_control().await.unwrap();
         near.write_control(b"still here").await.unwrap();
         far.accept_control().await.unwrap();
-        assert_eq!(far.read_control(10).await.unwrap().unwrap(), b"still here");
+        assert_eq!(far.read_control(10, 10).await.unwrap().unwrap(), b"still here");
     }
 }
 

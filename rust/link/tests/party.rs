@@ -296,7 +296,7 @@ async fn the_control_stream_lives_while_data_saturates() {
     accepted.expect("the control stream opens").unwrap();
     let mut read = 0;
     while read < message.len() {
-        let piece = timeout(PATIENCE, ann.far.read_control(65536)).await.expect("control data arrives");
+        let piece = timeout(PATIENCE, ann.far.read_control(1, 65536)).await.expect("control data arrives");
         read += piece.unwrap().expect("the stream is open").len();
     }
     flood.abort();

@@ -252,8 +252,9 @@ impl PyConnection {
         self.wait(py, |c| async move { c.accept_control().await })
     }
 
-    fn read_control<'py>(&self, py: Python<'py>, limit: usize) -> PyResult<Bound<'py, PyAny>> {
-        self.wait(py, move |c| async move { Ok(c.read_control(limit).await?.unwrap_or_default()) })
+    #[pyo3(signature = (limit, *, least=1))]
+    fn read_control<'py>(&self, py: Python<'py>, limit: usize, least: usize) -> PyResult<Bound<'py, PyAny>> {
+        self.wait(py, move |c| async move { Ok(c.read_control(least, limit).await?.unwrap_or_default()) })
     }
 
     fn write_control<'py>(&self, py: Python<'py>, data: Vec<u8>) -> PyResult<Bound<'py, PyAny>> {

@@ -73,6 +73,8 @@ pub(crate) struct State {
     pub(crate) ended: Option<ConnectionError>,
     /// The one stream a connection has.
     pub(crate) control_stream: Option<StreamId>,
+    /// What was read from it and is not as much yet as its reader waits for.
+    pub(crate) control_read: Vec<u8>,
     /// The peer has all that was written to it, its end included, or wants no more.
     pub(crate) control_arrived: bool,
     cable: Option<Arc<Cable>>,
@@ -258,6 +260,7 @@ impl Link {
             connected: false,
             ended: None,
             control_stream: None,
+            control_read: Vec::new(),
             control_arrived: false,
             cable: None,
             gathered: Vec::new(),
