@@ -75,12 +75,14 @@ impl Cable {
         counters: Arc<Counters>,
         clock: Clock,
     ) -> Arc<Self> {
+        let mark = connection.link().mark().clone();
+        let queue = EgressQueue::of(QueueLimits::default(), mark.queue_total().clone());
         Arc::new(Self {
-            mark: connection.link().mark().clone(),
+            mark,
             takes_fragments,
             counters,
             clock,
-            queue: Mutex::new(Some(EgressQueue::new(QueueLimits::default()))),
+            queue: Mutex::new(Some(queue)),
             next_frame_id: AtomicU32::new(0),
         })
     }

@@ -20,7 +20,7 @@ use crate::engine::link::Link;
 use crate::error::LinkError;
 use crate::plane::DataPlane;
 use crate::tls::{self, Trust};
-use crate::transport::TransportSettings;
+use crate::transport::{JOINING_CONTROL_WINDOW, RELAY_CONTROL_WINDOW, TransportSettings};
 use crate::udp::UdpIo;
 
 /// Bytes of a joining side's connection identifiers, which the relay sends with each packet (RFC 9000 section 5.1 lets an endpoint choose). Such an
@@ -53,7 +53,7 @@ impl Endpoint {
         key: &[u8],
         settings: &TransportSettings,
     ) -> Result<Self, LinkError> {
-        let transport = settings.build()?;
+        let transport = settings.build(RELAY_CONTROL_WINDOW)?;
         let crypto = tls::server_config(chain, key)?;
         let kept = KeptKeys::of(key);
         let mut config = EndpointConfig::new(Arc::new(kept.resets));
@@ -69,7 +69,7 @@ impl Endpoint {
     /// # Errors
     /// [`LinkError::InvalidSetting`], or [`LinkError::Io`] when there is no socket to be had.
     pub fn client(local: SocketAddr, settings: &TransportSettings) -> Result<Self, LinkError> {
-        let transport = settings.build()?;
+        let transport = settings.build(JOINING_CONTROL_WINDOW)?;
         let mut config = EndpointConfig::default();
         config.cid_generator(|| Box::new(RandomConnectionIdGenerator::new(CLIENT_IDENTIFIER_LEN)));
         Self::start(local, config, None, transport, settings)

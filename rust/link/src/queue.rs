@@ -2,9 +2,12 @@
 //!
 //! Flows share the line fairly, new and sparse ones go first, and each is kept from standing (FQ-CoDel, RFC 8290), so that a ping, a game
 //! or an ARP request does not wait behind a download and the download itself learns early that the line is full: by a mark where its
-//! packets may bear one (ECN, RFC 3168), else by a drop. Everything is bounded in bytes and in time, marks or not.
+//! packets may bear one (ECN, RFC 3168), else by a drop. Everything is bounded in bytes and in time, marks or not, and so is what waits in all queues of
+//! an endpoint together ([`QueueTotal`]).
 
 use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -20,13 +23,17 @@ const _: () = assert!(PLACES <= 256);
 const QUANTUM: i64 = 1522;
 /// Memory a queued datagram costs beyond its bytes; without it, a flood of tiny frames would hold far more than it counts.
 const OVERHEAD: usize = 64;
-/// Behind so many bytes a small datagram waits long enough to be worth a copy, below so many bytes: as it came, it holds on to the 16 KiB that
-/// arrived with it, and a peer that is slow to take a flood of them would hold on to a hundred megabytes.
+/// Behind so many bytes a small datagram waits long enough to be worth a copy, below so many bytes: as it came, it holds on to the 8 KiB that
+/// arrived with it, and a peer that is slow to take a flood of them would hold on to fifty megabytes.
 const LONG_QUEUE: usize = 16 * 1024;
 const SMALL: usize = 512;
 /// Behind so many bytes a datagram of a middling length is. Those of bulk flows are longer: a copy of each would cost most where there is most to do.
 const STANDING_QUEUE: usize = 256 * 1024;
 const MIDDLING: usize = 1024;
+/// What a queue tells the total of: no less than this at a time, and nothing while it holds less.
+const TOLD: usize = 16 * 1024;
+/// What a queue may hold when all of them together hold too much.
+const SHARE: usize = 64 * 1024;
 /// Entries that the list of a flow without any may hold memory for.
 const KEPT_ENTRIES: usize = 256;
 /// Datagrams dropped at once from the fattest flow when there is no room, so that finding it is paid for.
@@ -44,6 +51,83 @@ pub struct QueueLimits {
 impl Default for QueueLimits {
     fn default() -> Self {
         Self { bytes: 1024 * 1024, max_age: Duration::from_millis(100) }
+    }
+}
+
+/// Bytes that wait in several queues, as far as they tell: each of them up to [`TOLD`] bytes late.
+#[derive(Debug)]
+pub struct QueueTotal {
+    waiting: AtomicUsize,
+    limits: TotalLimits,
+}
+
+/// Bounds of a [`QueueTotal`], in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TotalLimits {
+    /// Beyond it, whatever waits behind others is copied, however long it is, so that it holds no more than itself. What was not copied may hold nine times
+    /// as much.
+    pub tight: usize,
+    /// Beyond it, each queue may hold no more than a small share.
+    pub full: usize,
+}
+
+impl Default for TotalLimits {
+    fn default() -> Self {
+        Self { tight: 32 * 1024 * 1024, full: 256 * 1024 * 1024 }
+    }
+}
+
+impl Default for QueueTotal {
+    fn default() -> Self {
+        Self::new(TotalLimits::default())
+    }
+}
+
+impl QueueTotal {
+    /// With nothing waiting.
+    pub const fn new(limits: TotalLimits) -> Self {
+        Self { waiting: AtomicUsize::new(0), limits }
+    }
+
+    /// Bytes that wait, with what each datagram costs beyond its own.
+    pub fn bytes(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    fn is_tight(&self) -> bool {
+        self.bytes() > self.limits.tight
+    }
+
+    fn is_full(&self) -> bool {
+        self.bytes() > self.limits.full
+    }
+}
+
+/// One queue's part of a [`QueueTotal`], until it is dropped.
+#[derive(Debug)]
+struct Part {
+    total: Arc<QueueTotal>,
+    told: usize,
+}
+
+impl Part {
+    #[inline]
+    fn tell(&mut self, bytes: usize) {
+        if bytes.abs_diff(self.told) >= TOLD {
+            self.tell_now(bytes);
+        }
+    }
+
+    #[cold]
+    fn tell_now(&mut self, bytes: usize) {
+        self.total.waiting.fetch_add(bytes, Ordering::Relaxed);
+        self.total.waiting.fetch_sub(std::mem::replace(&mut self.told, bytes), Ordering::Relaxed);
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        self.total.waiting.fetch_sub(self.told, Ordering::Relaxed);
     }
 }
 
@@ -67,6 +151,7 @@ pub struct EgressQueue {
     new: VecDeque<u8>,
     old: VecDeque<u8>,
     bytes: usize,
+    part: Part,
 }
 
 #[derive(Debug, Default)]
@@ -99,16 +184,21 @@ impl Flow {
 impl EgressQueue {
     /// An empty queue.
     pub fn new(limits: QueueLimits) -> Self {
-        Self::with_places(limits, FlowPlaces::default())
+        Self::of(limits, Arc::default())
+    }
+
+    /// An empty queue, one of those of `total`.
+    pub fn of(limits: QueueLimits, total: Arc<QueueTotal>) -> Self {
+        Self::with_places(limits, FlowPlaces::default(), total)
     }
 
     /// One whose flows have the same places each time; see [`FlowHash::with_secret`].
     #[doc(hidden)]
     pub fn with_secret(limits: QueueLimits, secret: [u64; 2]) -> Self {
-        Self::with_places(limits, FlowPlaces::new(FlowHash::with_secret(secret)))
+        Self::with_places(limits, FlowPlaces::new(FlowHash::with_secret(secret)), Arc::default())
     }
 
-    fn with_places(limits: QueueLimits, places: FlowPlaces) -> Self {
+    fn with_places(limits: QueueLimits, places: FlowPlaces, total: Arc<QueueTotal>) -> Self {
         Self {
             limits,
             places,
@@ -116,6 +206,7 @@ impl EgressQueue {
             new: VecDeque::new(),
             old: VecDeque::new(),
             bytes: 0,
+            part: Part { total, told: 0 },
         }
     }
 
@@ -127,7 +218,7 @@ impl EgressQueue {
             flow.listed.then_some(flow.waiting.len() as u32)
         });
         let flow = &mut self.flows[at];
-        let is_to_copy = self.bytes > LONG_QUEUE && datagram.len() < SMALL
+        let is_to_copy = self.bytes > LONG_QUEUE && (datagram.len() < SMALL || self.part.total.is_tight())
             || self.bytes > STANDING_QUEUE && datagram.len() < MIDDLING;
         let datagram = if is_to_copy { Bytes::copy_from_slice(&datagram) } else { datagram };
         self.bytes += cost(&datagram);
@@ -138,20 +229,27 @@ impl EgressQueue {
             flow.deficit = QUANTUM;
             self.new.push_back(at as u8);
         }
-        if self.bytes > self.limits.bytes { self.make_room() } else { 0 }
+        self.part.tell(self.bytes);
+        if self.bytes > self.limits.bytes {
+            self.make_room(self.limits.bytes)
+        } else if self.bytes > SHARE && self.part.total.is_full() {
+            self.make_room(SHARE)
+        } else {
+            0
+        }
     }
 
     /// Drops from the head of the flow that holds the most: the others are not at fault, and its sender learns of it soonest.
     #[cold]
-    fn make_room(&mut self) -> u64 {
+    fn make_room(&mut self, limit: usize) -> u64 {
         let mut dropped = 0;
-        while self.bytes > self.limits.bytes {
+        while self.bytes > limit {
             let Some((at, fattest)) = self.flows.iter_mut().enumerate().max_by_key(|(_, flow)| flow.bytes)
             else {
                 break;
             };
             let (before, dropped_before) = (fattest.bytes, dropped);
-            let room = self.bytes - self.limits.bytes;
+            let room = self.bytes - limit;
             for _ in 0..BATCH_DROP {
                 // Its last one stays, unless that alone is too much: a flow is not to be starved by the rule against fat ones.
                 if fattest.waiting.len() <= 1 && before - fattest.bytes >= room || fattest.take().is_none() {
@@ -165,6 +263,7 @@ impl EgressQueue {
             self.bytes -= before - fattest.bytes;
             self.places.taken(at, (dropped - dropped_before) as u32);
         }
+        self.part.tell(self.bytes);
         dropped
     }
 
@@ -195,6 +294,7 @@ impl EgressQueue {
             let (before, waited) = (flow.bytes, flow.waiting.len());
             let next = next_of(flow, now, self.limits.max_age, outcome);
             self.bytes -= before - flow.bytes;
+            self.part.tell(self.bytes);
             self.places.taken(usize::from(at), (waited - flow.waiting.len()) as u32);
             match next {
                 Some(datagram) => {
@@ -487,6 +587,53 @@ mod tests {
             let held: usize = waiting.iter().filter(|datagram| !datagram.is_unique()).map(Bytes::len).sum();
             assert!(waiting.len() == 900 && held <= longest + len, "{held}");
         }
+    }
+
+    #[test]
+    fn all_queues_together_hold_no_more_than_they_may() {
+        const QUEUES: usize = 8;
+        let limits = TotalLimits { tight: 512 * 1024, full: 4 * 1024 * 1024 };
+        let total = Arc::new(QueueTotal::new(limits));
+        let mut queues: Vec<_> =
+            (0..QUEUES).map(|_| EgressQueue::of(QueueLimits::default(), total.clone())).collect();
+        let arrived = Bytes::from(vec![0; 8 * 1024]);
+        let (mut dropped, mut most) = (0, 0);
+        for _ in 0..900 {
+            for queue in &mut queues {
+                dropped += queue.push(MS, arrived.slice(..MIDDLING));
+                most = most.max(queue.bytes());
+            }
+            let holds: usize = queues.iter().map(EgressQueue::bytes).sum();
+            assert!(holds <= limits.full + QUEUES * (SHARE + TOLD), "{holds}");
+            assert!(total.bytes().abs_diff(holds) <= QUEUES * TOLD);
+        }
+        // Until there is no room, each may hold what it could alone.
+        assert!(dropped > 0 && most > 4 * SHARE, "{dropped} {most}");
+        let held: usize = queues.iter().map(shared_bytes).sum();
+        assert!(held <= limits.tight + QUEUES * (LONG_QUEUE + TOLD + MIDDLING), "{held}");
+        // A queue that is emptied, or dropped, holds nothing any more.
+        let mut outcome = Outcome::default();
+        for queue in &mut queues[..QUEUES / 2] {
+            while queue.pop(MS, &mut outcome).is_some() {}
+        }
+        assert!(total.bytes() > TOLD);
+        drop(queues);
+        assert_eq!((total.bytes(), outcome), (0, Outcome::default()));
+    }
+
+    /// Bytes of what waits as it came.
+    fn shared_bytes(queue: &EgressQueue) -> usize {
+        let waiting = queue.flows.iter().flat_map(|flow| &flow.waiting);
+        waiting.filter(|next| !next.datagram.is_unique()).map(|next| next.datagram.len()).sum()
+    }
+
+    #[test]
+    fn one_long_queue_is_no_trouble_to_a_total_with_room() {
+        let total = Arc::<QueueTotal>::default();
+        let mut queue = EgressQueue::of(QueueLimits::default(), total.clone());
+        let full: u64 = (0..2000).map(|_| queue.push(MS, datagram(1, 1400, 1))).sum();
+        assert!(full > 0 && queue.bytes() > QueueLimits::default().bytes - 32 * 1024);
+        assert!(total.bytes().abs_diff(queue.bytes()) < TOLD);
     }
 
     #[test]

@@ -20,6 +20,11 @@ pub(crate) const QUIC_DATAGRAM_BUFFER: usize = 256 * 1024;
 /// Bytes of received datagrams that QUIC may hold, with 32 for each beyond its own. The loop takes them out after 32 KiB of packets at the latest
 /// (`engine::link`), and no frame is so short that those of as much and a packet of 1500 bytes more had no room.
 const QUIC_RECEIVE_BUFFER: usize = 128 * 1024;
+/// Bytes of the control stream that the relay takes before they are read: several of a peer's messages. Each packet that brings some of it may keep more
+/// memory than that.
+pub(crate) const RELAY_CONTROL_WINDOW: u32 = 16 * 1024;
+/// Of a joining side: the longest message, a full room's welcome, in one round trip.
+pub(crate) const JOINING_CONTROL_WINDOW: u32 = 128 * 1024;
 /// How long after a suspected MTU black hole the search starts again. Fragments carry full frames meanwhile.
 const BLACK_HOLE_COOLDOWN: Duration = Duration::from_secs(5);
 
@@ -52,7 +57,7 @@ pub struct TransportSettings {
     pub idle_timeout: Duration,
     /// How often a quiet peer sends a PING. `None` for the relay, which only answers.
     pub keep_alive: Option<Duration>,
-    /// The largest UDP payload the MTU search tries, in bytes: 1200 to 65527.
+    /// The largest UDP payload the MTU search tries, in bytes: 1200 to 65527, of which none above 9216 arrives.
     pub max_udp_payload: u16,
     /// The congestion controller.
     pub congestion: Congestion,
@@ -73,11 +78,11 @@ impl Default for TransportSettings {
 }
 
 impl TransportSettings {
-    /// quinn's form of these settings.
+    /// quinn's form of these settings; `control_window` bytes of the control stream may come before they are read.
     ///
     /// # Errors
     /// [`LinkError::InvalidSetting`] when a value is out of range.
-    pub(crate) fn build(&self) -> Result<Arc<TransportConfig>, LinkError> {
+    pub(crate) fn build(&self, control_window: u32) -> Result<Arc<TransportConfig>, LinkError> {
         if self.max_udp_payload < MIN_UDP_PAYLOAD {
             return Err(LinkError::InvalidSetting(format!(
                 "max_udp_payload is {}, below QUIC's minimum of {MIN_UDP_PAYLOAD}",
@@ -100,10 +105,9 @@ impl TransportSettings {
             .datagram_receive_buffer_size(Some(QUIC_RECEIVE_BUFFER))
             .datagram_send_buffer_size(QUIC_DATAGRAM_BUFFER)
             .mtu_discovery_config(Some(mtu));
-        // A control message is at most 64 KiB; nobody needs to send more before we have read it.
         transport
-            .stream_receive_window(VarInt::from_u32(128 * 1024))
-            .receive_window(VarInt::from_u32(128 * 1024))
+            .stream_receive_window(VarInt::from_u32(control_window))
+            .receive_window(VarInt::from_u32(control_window))
             .send_window(256 * 1024);
         match self.congestion {
             Congestion::Cubic => {
@@ -134,12 +138,12 @@ mod tests {
 
     #[test]
     fn defaults_build() {
-        assert!(TransportSettings::default().build().is_ok());
+        assert!(TransportSettings::default().build(RELAY_CONTROL_WINDOW).is_ok());
     }
 
     #[test]
     fn a_payload_below_quics_minimum_is_refused() {
         let settings = TransportSettings { max_udp_payload: 1199, ..Default::default() };
-        assert_eq!(settings.build().unwrap_err().kind(), "invalid-setting");
+        assert_eq!(settings.build(RELAY_CONTROL_WINDOW).unwrap_err().kind(), "invalid-setting");
     }
 }

@@ -285,20 +285,21 @@ async fn the_control_stream_lives_while_data_saturates() {
     until(|| bridge.counters().snapshot().frames_sent > 1000).await;
 
     let message = vec![0x5a; 60_000];
-    let (opened, accepted) = tokio::join!(
-        async {
-            ann.near.open_control().await?;
-            ann.near.write_control(&message).await
-        },
-        timeout(PATIENCE, ann.far.accept_control()),
-    );
-    opened.unwrap();
-    accepted.expect("the control stream opens").unwrap();
-    let mut read = 0;
-    while read < message.len() {
-        let piece = timeout(PATIENCE, ann.far.read_control(1, 65536)).await.expect("control data arrives");
-        read += piece.unwrap().expect("the stream is open").len();
-    }
+    let written = async {
+        ann.near.open_control().await?;
+        ann.near.write_control(&message).await
+    };
+    let all_read = async {
+        ann.far.accept_control().await.expect("the control stream opens");
+        let mut read = 0;
+        while read < message.len() {
+            let piece = ann.far.read_control(1, 65536).await;
+            read += piece.unwrap().expect("the stream is open").len();
+        }
+    };
+    // More than the relay takes before it is read.
+    let both = async { tokio::join!(written, all_read) };
+    timeout(PATIENCE, both).await.expect("control data arrives").0.unwrap();
     flood.abort();
     drain.abort();
 }

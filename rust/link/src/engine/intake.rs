@@ -11,13 +11,14 @@ use crate::udp::UdpIo;
 const BUFFERS: usize = 8;
 /// A buffer that takes a burst joined by the kernel (UDP_GRO): a whole IP packet.
 const BURST_BUFFER: usize = 64 * 1024;
-/// A buffer for a single packet. QUIC packets of ours are at most 1472 bytes, but peers may search higher.
+/// A buffer for a single packet. QUIC packets of ours are at most 1472 bytes, but peers may search higher. Longer ones, which come in IP fragments, are dropped:
+/// a small datagram in them would hold on to all of it.
 const PACKET_BUFFER: usize = 9 * 1024;
 /// Packets are copied into arenas of this size, which are used again when nothing of them is left. Whatever waits of a packet, a datagram in a queue or
 /// a piece of a stream, keeps its arena alive: who sends little and has it wait must not hold much.
-const ARENA: usize = 16 * 1024;
+const ARENA: usize = 8 * 1024;
 /// Packets below this many bytes get memory of their own for that reason. QUIC reckons with a packet's bytes for what it holds of a stream.
-const SMALL: usize = 512;
+const SMALL: usize = 1024;
 
 /// The buffers of an endpoint's loop.
 #[derive(Debug)]
@@ -60,6 +61,9 @@ impl Intake {
         {
             let burst = &buffer[..meta.len.min(buffer.len())];
             for packet in burst.chunks(meta.stride.max(1)) {
+                if packet.len() > PACKET_BUFFER {
+                    continue;
+                }
                 if packet.len() < SMALL {
                     take(meta, BytesMut::from(packet));
                     continue;
@@ -80,20 +84,32 @@ impl Intake {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_small_packet_that_is_kept_keeps_no_more_than_itself() {
+    /// What becomes of packets of these lengths, each of which came alone.
+    fn given<const N: usize>(lens: [usize; N]) -> (Intake, Vec<BytesMut>) {
         let mut intake = Intake {
-            buffers: vec![7; 2 * PACKET_BUFFER].into_boxed_slice(),
-            buffer_len: PACKET_BUFFER,
+            buffers: vec![7; BUFFERS * BURST_BUFFER].into_boxed_slice(),
+            buffer_len: BURST_BUFFER,
             meta: [RecvMeta::default(); BUFFERS],
-            filled: 2,
+            filled: N,
             arena: BytesMut::new(),
         };
-        for (meta, len) in intake.meta.iter_mut().zip([SMALL - 1, SMALL]) {
+        for (meta, len) in intake.meta.iter_mut().zip(lens) {
             (meta.len, meta.stride) = (len, len);
         }
         let mut kept = Vec::new();
         intake.each(|_, packet| kept.push(packet));
+        (intake, kept)
+    }
+
+    #[test]
+    fn no_packet_is_longer_than_a_small_part_of_it_may_hold() {
+        let (_, kept) = given([PACKET_BUFFER + 1, PACKET_BUFFER, BURST_BUFFER]);
+        assert_eq!(kept.iter().map(|packet| packet.len()).collect::<Vec<_>>(), [PACKET_BUFFER]);
+    }
+
+    #[test]
+    fn a_small_packet_that_is_kept_keeps_no_more_than_itself() {
+        let (intake, kept) = given([SMALL - 1, SMALL]);
         let lens: Vec<_> = kept.iter().map(|packet| packet.len()).collect();
         assert_eq!(lens, [SMALL - 1, SMALL]);
         // The large one is cut from the arena, the small one is not.

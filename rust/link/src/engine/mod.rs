@@ -28,6 +28,8 @@ use tokio::sync::Notify;
 use door::{Door, DoorCounters};
 use link::Link;
 
+use crate::queue::QueueTotal;
+
 /// An endpoint's state, shared between the loop and the control plane.
 ///
 /// Locks are taken in this order: [`Engine::core`], then a link's state. Neither is held across an await.
@@ -155,11 +157,12 @@ impl Engine {
     }
 }
 
-/// Connections that the loop should look at.
+/// Connections that the loop should look at, and what waits to be sent on all of them.
 #[derive(Debug, Default)]
 pub(crate) struct Ready {
     handles: Mutex<Vec<usize>>,
     wake: Notify,
+    queue_total: Arc<QueueTotal>,
 }
 
 impl Ready {
@@ -180,6 +183,11 @@ pub(crate) struct ReadyMark {
 impl ReadyMark {
     fn new(ready: &Arc<Ready>, handle: usize) -> Arc<Self> {
         Arc::new(Self { ready: ready.clone(), handle, marked: AtomicBool::new(false) })
+    }
+
+    /// What waits in the queues of all connections of the endpoint.
+    pub(crate) fn queue_total(&self) -> &Arc<QueueTotal> {
+        &self.ready.queue_total
     }
 
     /// Lets the loop look at the connection soon.
