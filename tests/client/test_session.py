@@ -230,6 +230,34 @@ async def test_a_session_is_not_ended_by_its_own_second_connection(monkeypatch):
         await until(lambda: joined.connected)
 
 
+async def test_a_second_connection_that_comes_about_with_the_goodbye_is_let_go(monkeypatch):
+    """The goodbye waits for a relay that is silent; meanwhile the second connection is welcomed."""
+    monkeypatch.setattr(session, "_BUDGET_S", 0.1)
+    ask_in, say_goodbye = session.RelaySession._ask_in, session.RelaySession._say_goodbye
+    welcomes = []
+
+    async def note(*arguments):
+        welcomes.append(await ask_in(*arguments))
+        return welcomes[-1]
+
+    async def wait(*arguments):
+        await until(lambda: len(welcomes) == 2)
+        await say_goodbye(*arguments)
+
+    monkeypatch.setattr(session.RelaySession, "_ask_in", note)
+    monkeypatch.setattr(session.RelaySession, "_say_goodbye", wait)
+    async with serving(RelayConfig(listen="127.0.0.1:0")) as relay:
+        async with line_to(relay) as (line, address), join(address) as joined:
+            await until(lambda: joined.connected and relay.peer_count == 1)
+            before = set(relay._peers)
+            line.mode = "handshakes"
+            await until(lambda: relay._peers and not before & set(relay._peers))
+            line.mode = "whole"
+            joined._inner.stop()
+            await until(lambda: len(welcomes) == 2)
+        await until(lambda: not [task for task in asyncio.all_tasks() if "._write" in repr(task)])
+
+
 async def test_a_room_that_cannot_be_used_leaves_no_connection(monkeypatch):
     """An adapter that is just not there when the session comes back: the next attempt may find it."""
     async with serving(RelayConfig(listen="127.0.0.1:0")) as relay, join(relay.local_address) as joined:

@@ -471,15 +471,16 @@ class RelaySession:
                 if successor is not None and successor.done():
                     if successor.exception() is None:
                         log_event(logger, Event.SESSION_MOVED, "the relay answers again, on a new connection")
-                        return successor.result()
+                        came, successor = successor.result(), None
+                        return came
                     successor, doubting = None, asyncio.ensure_future(channel.connection.silence(_SILENCE_S))
                 if listening.done():
                     reason = _reason(listening, is_doubled=is_doubled)
-                    if (
-                        successor is not None
-                        and (came := await self._wait_for(successor, stopping)) is not None
-                    ):
-                        return came
+                    if successor is not None:
+                        await asyncio.wait((successor, stopping), return_when=asyncio.FIRST_COMPLETED)
+                        if successor.done() and successor.exception() is None:
+                            came, successor = successor.result(), None
+                            return came
                     log_event(logger, Event.SESSION_LOST, f"connection lost: {reason}", reason=reason)
                     return reason
                 if successor is None and doubting.done() and not channel.connection.ended:
@@ -491,6 +492,11 @@ class RelaySession:
             self.notices.clear()
             self._handler.lost()
             await _cancel(listening, reporting, doubting, *([] if successor is None else [successor]))
+            if successor is not None and not successor.cancelled() and successor.exception() is None:
+                # It came about while the goodbye was on its way, and nobody wants it any more.
+                unused = successor.result().channel
+                unused.abandon()
+                unused.connection.close(Code.GOODBYE.number, "")
             channel.connection.close(Code.GOODBYE.number, "")
             await channel.finish(timeout_s=0.05)
 
@@ -520,13 +526,6 @@ class RelaySession:
         channel.post(Disconnect(code=Code.GOODBYE, reason=Code.GOODBYE.meaning))
         await channel.finish()
         log_event(logger, Event.SESSION_LEFT, status.say(status.Stopped(joined.welcome.room.code)))
-
-    async def _wait_for(
-        self, successor: asyncio.Task[_Joined], stopping: asyncio.Future[Any]
-    ) -> _Joined | None:
-        """Let a second connection that is under way come about; None when it does not, or `stop` came first."""
-        await asyncio.wait((successor, stopping), return_when=asyncio.FIRST_COMPLETED)
-        return successor.result() if successor.done() and successor.exception() is None else None
 
     async def _listen(self, channel: ControlChannel) -> str:
         """Read what the relay says; gives the reason the connection ended, raises when it is for good."""
