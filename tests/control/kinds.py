@@ -68,7 +68,7 @@ GENUINE: list[dict[str, Any]] = [
     {"type": "peer_joined", **PEER},
     {"type": "peer_left", "peer_id": 3, "reason": "goodbye"},
     {"type": "stats", "counters": {"frames_sent": 7}, "interval_s": 10.0},
-    {"type": "going_down", "reason": "an update", "in_s": 60.0},
+    {"type": "going_down", "reason": "an update", "in_s": 60.0, "relay": "192.0.2.1:443"},
     {
         "type": "disconnect",
         "code": "shutting-down",

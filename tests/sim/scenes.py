@@ -151,17 +151,26 @@ def find_again(seed: int) -> float:
     return took[0]
 
 
-def follow(seed: int, lasts: float) -> None:
-    """A relay drains and ends for good, and names another; meanwhile somebody's line is dark. Raises Broken: not all have followed."""
+def follow(seed: int, lasts: float, *, begins: float | None = None, away: float = 0.0) -> None:
+    """A relay drains and ends for good, and names another; meanwhile somebody's line is dark. Raises Broken: not all have followed.
+
+    The dark begins so many seconds into the eight of the drain, or at its beginning. The other is `away` for so long, once all are there.
+    """
 
     async def scene(party: Party) -> None:
         relay, other = _relay(party, "relay", 1), _relay(party, "second", 2)
         relay.successor = other
         other.start()
         runs = await _players(party, relay, "ann", "bob", "eve")
-        party.loop.call_later(party.random.random() * 2.0, _darken, party, runs[0], (0, 1), lasts)
+        first = party.random.random() * 2.0 if begins is None else begins
+        party.loop.call_later(first, _darken, party, runs[0], (0, 1), lasts)
         await relay.end(drain_s=8.0)
-        await asyncio.sleep(8.0)
+        await asyncio.sleep(8.0 + lasts)
+        if away:
+            await other.kill()
+            await asyncio.sleep(away)
+            other.start()
+            await asyncio.sleep(15.0)
         for run in runs:
             connection = run.session.connection
             if connection is None or connection.remote_address != other.address or len(run.peers) != 2:

@@ -101,6 +101,18 @@ def test_who_loses_the_connection_while_a_relay_drains_follows_the_others(lasts)
         follow(seed, lasts)
 
 
+@pytest.mark.parametrize(("begins", "lasts"), [(7.9, 0.5), (7.5, 1.5), (7.0, 20.0)])
+def test_who_misses_a_relays_goodbye_follows_the_others(begins, lasts):
+    for seed in range(12):
+        follow(seed, lasts, begins=begins)
+
+
+def test_a_successor_that_was_away_for_a_while_is_found_again():
+    """The relay that named it is gone for good."""
+    for seed in range(12):
+        follow(seed, 0.5, away=30.0)
+
+
 def test_a_relay_that_was_restarted_is_found_before_the_idle_timeout():
     """Virtual seconds: no machine is too busy for them."""
     assert max(find_again(seed) for seed in range(12)) < 2.0

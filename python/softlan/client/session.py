@@ -175,6 +175,9 @@ class RelaySession:
         self._away_s = 0.0
         self._entered_s = 0.0
         self._elsewhere: HostPort | None = None
+        self._heir: HostPort | None = None
+        """Who was named to take the relay's place, as long as that one has not been entered again."""
+
         self._chances = 0
         self._refused_by: HostPort | None = None
         self._stopping = asyncio.Event()
@@ -508,6 +511,8 @@ class RelaySession:
         self._handler.joined(channel.connection, welcome)
         self.joins += 1
         self._chances, self._refused_by = _ELSEWHERE_ATTEMPTS, None
+        if self._elsewhere is None:
+            self._heir = None
         self._entered_s = time.monotonic()
         self.entered.set()
         log_event(
@@ -556,7 +561,9 @@ class RelaySession:
                         self.relay_counters = known_counters(counters)
                     case Notice() as notice:
                         self._note(notice)
-                    case GoingDown(reason=reason, in_s=in_s):
+                    case GoingDown(reason=reason, in_s=in_s, relay=relay):
+                        # Its goodbye may be lost on the way.
+                        self._name_heir(relay)
                         words = f"the session ends in {in_s:g} s: {reason}"
                         log_event(logger, Event.SESSION_ENDING, words, in_s=in_s)
                     case Disconnect() as said:
@@ -575,6 +582,8 @@ class RelaySession:
                 return _CLOSE_WORDS.get(closed.kind, closed.reason or closed.kind)
             code = Code.from_number(closed.code)
             said = Disconnect(code=code, reason=closed.reason or code.meaning)
+            if code is Code.SHUTTING_DOWN:
+                self._turn_to_heir()
         if said.code.retry in (Retry.NO, Retry.PERHAPS):
             raise status.rejected_error(said)
         return said.reason or said.code.meaning
@@ -609,13 +618,25 @@ class RelaySession:
             self._away_s = min(back_in_s, _MAX_AWAY_S) * random.uniform(1.0, 1.25)  # noqa: S311
         # A successor that goes down without naming another has had its turn.
         self._elsewhere = None
-        if relay is None:
-            return
-        with contextlib.suppress(ConfigError):
-            # One that has refused this peer since it was in the room last is not named again and again.
-            if (named := parse_host_port(relay)) != self._refused_by:
-                self._away_s, self._chances = 0.0, _ELSEWHERE_ATTEMPTS
-                self._elsewhere = None if named == self.config.relay else named
+        if self._name_heir(relay):
+            self._away_s, self._chances = 0.0, _ELSEWHERE_ATTEMPTS
+            self._elsewhere = self._heir
+
+    def _name_heir(self, relay: str | None) -> bool:
+        """Take note of whom a relay that goes down names, if anybody; gives whether it is one to ask."""
+        named: HostPort | None = None
+        if relay is not None:
+            with contextlib.suppress(ConfigError):
+                named = parse_host_port(relay)
+        self._heir = None if named == self.config.relay else named
+        # One that has refused this peer since it was in the room last is not named again and again.
+        if named is not None and named == self._refused_by:
+            named = self._heir = None
+        return named is not None
+
+    def _turn_to_heir(self) -> None:
+        """Ask the one that was named to take the relay's place next, if there is one: a relay's last words may be lost on the way."""
+        self._elsewhere, self._chances = self._heir, _ELSEWHERE_ATTEMPTS
 
     def _settle_whom_to_ask(self, failed: SoftlanError) -> None:
         """Settle which relay is next after an attempt to join that `failed`.
@@ -624,16 +645,20 @@ class RelaySession:
             SoftlanError: in place of a refusal by a relay that took the other's place; the one that was given has the last word.
 
         """
-        if isinstance(failed, RejectedError) and failed.code is Code.SHUTTING_DOWN:
+        is_going = isinstance(failed, RejectedError) and failed.code is Code.SHUTTING_DOWN
+        if isinstance(failed, RejectedError) and is_going and (failed.relay or failed.back_in_s):
             self._follow(failed.back_in_s, failed.relay)
             return
         if (asked := self._elsewhere) is None:
+            # As long as neither is there, both are asked in turn.
+            if is_going or isinstance(failed, RelayUnreachableError):
+                self._turn_to_heir()
             return
         self._chances -= 1
         if not self._chances:
             self._elsewhere = None
         if isinstance(failed, RejectedError) and not failed.retryable:
-            self._elsewhere, self._refused_by = None, asked
+            self._elsewhere, self._heir, self._refused_by = None, None, asked
             log_event(
                 logger,
                 Event.SESSION_REJECTED,

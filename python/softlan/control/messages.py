@@ -210,13 +210,14 @@ class Stats(_Message, frozen=True, kw_only=True, tag="stats"):
 
 
 class GoingDown(_Message, frozen=True, kw_only=True, tag="going_down"):
-    """relay -> peer: it is going to end the session in `in_s` seconds; a `disconnect` follows then."""
+    """relay -> peer: it is going to end the session in `in_s` seconds; a `disconnect` follows then. `relay` is that of `Disconnect`."""
 
     reason: str
     in_s: Seconds
+    relay: str | None = None
 
     def __post_init__(self) -> None:
-        self._make_harmless("reason")
+        self._make_harmless("reason", "relay")
 
 
 class Disconnect(_Message, frozen=True, kw_only=True, tag="disconnect"):

@@ -250,10 +250,13 @@ class Relay:
         self._down_at = time.monotonic() + seconds
         self._rooms.keep_places()
         for peer in self._peers.values():
-            peer.channel.post(GoingDown(reason=_GOING, in_s=seconds))
+            peer.channel.post(self._going_down(seconds))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._until_all_have_left()
+
+    def _going_down(self, in_s: float) -> GoingDown:
+        return GoingDown(reason=_GOING, in_s=round(in_s, 3), relay=self._successor)
 
     async def _until_all_have_left(self) -> None:
         while True:
@@ -558,8 +561,7 @@ class Relay:
         channel.post(msgspec.structs.replace(admission.welcome, storm_limit=storm_limit))
         self._awaited.pop(member.place, None)
         if self._going:
-            left_s = max(0.0, self._down_at - time.monotonic())
-            channel.post(GoingDown(reason=_GOING, in_s=round(left_s, 3)))
+            channel.post(self._going_down(max(0.0, self._down_at - time.monotonic())))
         for other in admission.notify:
             self._peers[other].channel.post(admission.peer_joined)
         log_event(
