@@ -18,6 +18,8 @@ for _ in $(seq 1000); do
     [ "$(ls seen | wc -l)" -lt "$WAIT_FOR" ] || break
     sleep 0.01
 done
+# Once more: the other one may have begun since, and look for the first time when this one is gone.
+ls alive | wc -l >>counts
 echo 'stat::number_of_executed_units: 7'
 echo "#9 DONE cov: 10 ft: 20"
 rm "alive/$name"
