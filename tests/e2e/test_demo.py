@@ -81,8 +81,8 @@ async def test_for_machines(tmp_path: Path) -> None:
 
 async def test_interrupted_it_leaves_nothing(tmp_path: Path) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
-        status, _, errors = await run_demo(tmp_path, interrupt=number, after="pings everyone")
-        assert status == 130, errors
+        status, said, errors = await run_demo(tmp_path, interrupt=number, after="pings everyone")
+        assert status == 130, said + errors
         assert "Traceback" not in errors
         assert programs_of(tmp_path) == []
         assert lab_directories(tmp_path) == []
