@@ -1,4 +1,4 @@
-"""Lets the tests find `kinds.py`, as those of tests/fuzz do."""
+"""Lets the tests find `kinds.py` and `ends.py`, as those of tests/fuzz do."""
 
 import sys
 from pathlib import Path

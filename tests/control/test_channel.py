@@ -7,14 +7,12 @@ import contextlib
 from collections.abc import AsyncIterator
 
 import pytest
+from ends import two_ends
 
-from softlan._core import Connection, Endpoint, TransportSettings
+from softlan._core import Connection
 from softlan.control.channel import ControlChannel
 from softlan.control.stream import MAX_BODY, encode_frame
 from softlan.errors import RemoteProtocolError
-from softlan.relay.certificates import make_dev_certificate
-
-NAME = "lanparty-relay.local"
 
 
 class Counting:
@@ -30,15 +28,9 @@ class Counting:
 
 
 @contextlib.asynccontextmanager
-async def two_ends() -> AsyncIterator[tuple[Connection, ControlChannel, Counting]]:
+async def channel_between() -> AsyncIterator[tuple[Connection, ControlChannel, Counting]]:
     """The end that sends, and the channel over the other one."""
-    shown = make_dev_certificate(NAME)
-    server = Endpoint.server("127.0.0.1:0", list(shown.chain), shown.key, TransportSettings())
-    client = Endpoint.client("127.0.0.1:0", TransportSettings())
-    try:
-        near = await client.connect(server.local_address, NAME, [shown.leaf], timeout=10)
-        far = await server.accept()
-        assert far is not None
+    async with two_ends() as (near, far):
         await near.open_control()
         await near.write_control(encode_frame(b"{}"))
         await far.accept_control()
@@ -46,15 +38,11 @@ async def two_ends() -> AsyncIterator[tuple[Connection, ControlChannel, Counting
         channel = ControlChannel(counting)  # type: ignore[arg-type]
         assert await channel.receive() == b"{}"
         yield near, channel, counting
-    finally:
-        for end in (client, server):
-            await end.close(0, "")
-            end.stop()
 
 
 async def test_a_message_that_drips_in_is_read_as_one() -> None:
     body = b"x" * 2000
-    async with two_ends() as (near, channel, counting):
+    async with channel_between() as (near, channel, counting):
         counting.reads = 0
         received = asyncio.create_task(channel.receive())
         for byte in encode_frame(body):
@@ -66,7 +54,7 @@ async def test_a_message_that_drips_in_is_read_as_one() -> None:
 
 async def test_the_longest_message_is_read_in_a_few_pieces() -> None:
     body = b"x" * MAX_BODY
-    async with two_ends() as (near, channel, counting):
+    async with channel_between() as (near, channel, counting):
         counting.reads = 0
         received = asyncio.create_task(channel.receive())
         await near.write_control(encode_frame(body) + encode_frame(b"{}"))
@@ -76,7 +64,7 @@ async def test_the_longest_message_is_read_in_a_few_pieces() -> None:
 
 
 async def test_nothing_is_lost_when_a_wait_is_given_up() -> None:
-    async with two_ends() as (near, channel, _):
+    async with channel_between() as (near, channel, _):
         frame = encode_frame(b'{"type": "bye"}')
         await near.write_control(frame[:9])
         with pytest.raises(TimeoutError):
@@ -86,7 +74,7 @@ async def test_nothing_is_lost_when_a_wait_is_given_up() -> None:
 
 
 async def test_an_end_inside_a_message_is_told() -> None:
-    async with two_ends() as (near, channel, _):
+    async with channel_between() as (near, channel, _):
         await near.write_control(encode_frame(b"x" * 100)[:50])
         await near.finish_control(timeout=0.1)
         with pytest.raises(RemoteProtocolError, match="inside a message"):
