@@ -15,7 +15,7 @@ import platform
 import random
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from softlan import __version__
@@ -135,6 +135,21 @@ class _Beside:
     former: Connection
     asked: bool = False
     """Whether the relay was asked in over the second one: from then on it may have the former one's place."""
+
+    joining: asyncio.Task[_Joined] = field(init=False)
+    _taken: bool = False
+
+    def take(self) -> _Joined | None:
+        """Give the second one once it has come about, for good; None when it has not, or not yet."""
+        joining = self.joining
+        self._taken = joining.done() and not joining.cancelled() and joining.exception() is None
+        return joining.result() if self._taken else None
+
+    def let_go(self) -> None:
+        """Close one that came about after all, and that nobody has taken."""
+        if not self._taken and (unused := self.take()) is not None:
+            unused.channel.abandon()
+            unused.channel.connection.close(Code.GOODBYE.number, "")
 
 
 class SessionHandler(Protocol):
@@ -458,48 +473,43 @@ class RelaySession:
         listening = asyncio.ensure_future(self._listen(channel))
         reporting = asyncio.ensure_future(self._report(channel))
         doubting: asyncio.Future[None] = asyncio.ensure_future(channel.connection.silence(_SILENCE_S))
-        successor: asyncio.Task[_Joined] | None = None
         beside: _Beside | None = None
         try:
             self._enter(joined)
             while True:
-                doubt: asyncio.Future[Any] = doubting if successor is None else successor
+                doubt: asyncio.Future[Any] = doubting if beside is None else beside.joining
                 # A connection that has ended is silent, too; what ended it is told by the one who listens.
                 doubts = [] if doubt is doubting and doubting.done() else [doubt]
                 await asyncio.wait((listening, stopping, *doubts), return_when=asyncio.FIRST_COMPLETED)
                 if stopping.done():
                     await self._say_goodbye(joined)
                     return "stopped"
-                is_doubled = successor is not None and beside is not None and beside.asked
-                if successor is not None and successor.done():
-                    if successor.exception() is None:
+                is_doubled = beside is not None and beside.asked
+                if beside is not None and beside.joining.done():
+                    if (came := beside.take()) is not None:
                         log_event(logger, Event.SESSION_MOVED, "the relay answers again, on a new connection")
-                        came, successor = successor.result(), None
                         return came
-                    successor, doubting = None, asyncio.ensure_future(channel.connection.silence(_SILENCE_S))
+                    beside, doubting = None, asyncio.ensure_future(channel.connection.silence(_SILENCE_S))
                 if listening.done():
                     reason = _reason(listening, is_doubled=is_doubled)
-                    if successor is not None:
-                        await asyncio.wait((successor, stopping), return_when=asyncio.FIRST_COMPLETED)
-                        if successor.done() and successor.exception() is None:
-                            came, successor = successor.result(), None
+                    if beside is not None:
+                        await asyncio.wait((beside.joining, stopping), return_when=asyncio.FIRST_COMPLETED)
+                        if (came := beside.take()) is not None:
                             return came
                     log_event(logger, Event.SESSION_LOST, f"connection lost: {reason}", reason=reason)
                     return reason
-                if successor is None and doubting.done() and not channel.connection.ended:
+                if beside is None and doubting.done() and not channel.connection.ended:
                     beside = _Beside(channel.connection)
-                    successor = asyncio.create_task(self._join(beside))
+                    beside.joining = asyncio.create_task(self._join(beside))
         finally:
             # Before a successor is entered too: who left the room in between must not be remembered.
             self.connection = None
             self.notices.clear()
             self._handler.lost()
-            await _cancel(listening, reporting, doubting, *([] if successor is None else [successor]))
-            if successor is not None and not successor.cancelled() and successor.exception() is None:
-                # It came about while the goodbye was on its way, and nobody wants it any more.
-                unused = successor.result().channel
-                unused.abandon()
-                unused.connection.close(Code.GOODBYE.number, "")
+            await _cancel(listening, reporting, doubting, *([] if beside is None else [beside.joining]))
+            if beside is not None:
+                # It may have come about while the goodbye was on its way.
+                beside.let_go()
             channel.connection.close(Code.GOODBYE.number, "")
             await channel.finish(timeout_s=0.05)
 
