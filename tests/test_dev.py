@@ -50,6 +50,8 @@ def test_what_is_built_ahead_is_what_later_stages_build():
     assert ahead == later
     assert "packaging/windows/build-wheel.sh" in AHEAD
     assert "packaging/windows/build-wheel.sh" in DEV
+    assert "\nrust/fuzz/run build\n" in AHEAD
+    assert 'rust/fuzz/run "$target"' in DEV
 
 
 PACKAGES = {

@@ -37,14 +37,14 @@ def script(path, text):
 def fuzzers(tmp_path):
     shutil.copy(RUN, tmp_path)
     script(tmp_path / "bin" / "rustc", "#!/bin/sh\necho 'host: here'\n")
-    script(tmp_path / "bin" / "cargo", "#!/bin/sh\n")
+    script(tmp_path / "bin" / "cargo", "#!/bin/sh\ntouch built\n")
     for name in ("room", "queue", "split", "join"):
         script(tmp_path / "fuzz_targets" / f"{name}.rs", "")
         script(tmp_path / "target" / "none" / "here" / "release" / name, FUZZER)
 
-    def run(at_once, broken=""):
+    def run(at_once, broken="", target="all"):
         done = subprocess.run(
-            [tmp_path / "run", "all", "1"],
+            [tmp_path / "run", target, "1"],
             env={
                 **os.environ,
                 "PATH": f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}",
@@ -70,6 +70,13 @@ def test_each_target_is_run_and_says_so(fuzzers, tmp_path, at_once):
     assert status == 0
     assert found == dict.fromkeys(("room", "queue", "split", "join"), (7, 0))
     assert max(int(line) for line in (tmp_path / "counts").read_text().split()) == at_once
+
+
+def test_they_can_be_built_ahead_of_their_run(fuzzers, tmp_path):
+    status, found, lines = fuzzers(2, target="build")
+    assert (status, found, lines) == (0, {}, [])
+    assert (tmp_path / "built").exists()
+    assert not (tmp_path / "seen").exists()
 
 
 @pytest.mark.parametrize("at_once", [1, 2])
