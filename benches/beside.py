@@ -11,7 +11,7 @@ import itertools
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -135,6 +135,8 @@ class Scene:
     newcomer: Client
     seconds: float
     rate: float
+    quiet: list[tuple[float, float]] = field(default_factory=list)
+    """When nobody attacked: from and to, in seconds of `time.monotonic`."""
 
     def __post_init__(self) -> None:
         self._spare = itertools.count(100)
@@ -307,7 +309,8 @@ async def measure(scene: Scene, what: str, attacks: Sequence[Attack]) -> Cost:
     await asyncio.sleep(0.5)
     calm_start = time.monotonic()
     await asyncio.sleep(scene.seconds)
-    calm_end, memory = time.monotonic(), max(watch.memory[-20:])
+    memory = max(watch.memory[-20:])
+    scene.quiet.append((calm_start, time.monotonic()))
     seen, spent = len(watch.memory), census.processor_s(relay.program.pid)
     async with keeping_books(relay, *(attack.attacker for attack in attacks)) as kept:
         start = time.monotonic()
@@ -329,7 +332,7 @@ async def measure(scene: Scene, what: str, attacks: Sequence[Attack]) -> Cost:
         end = time.monotonic()
         processors = (census.processor_s(relay.program.pid) - spent) / (end - start)
         await scene.newcomer.part.stop()
-    calm = watch.pings(calm_start, calm_end)
+    calm = watch.pings(*scene.quiet[-1])
     # Without the newcomer's own start, for which this one machine has to find the time as well.
     stormy = watch.pooled([(start, joining), (settled, end - 0.3)])
     return Cost(
@@ -344,6 +347,12 @@ async def measure(scene: Scene, what: str, attacks: Sequence[Attack]) -> Cost:
         joined=joined,
         processors=processors,
     )
+
+
+def against_all_quiet(scene: Scene, costs: Sequence[Cost]) -> list[Cost]:
+    """Hold what attacks cost against every quiet stretch of the run: of a thousand pings alone, the slowest ten are chance."""
+    before_ms = scene.watch.pooled(scene.quiet).percentile(0.99) * 1000
+    return [replace(cost, p99_before_ms=before_ms) for cost in costs]
 
 
 async def handshakes_are_over(relay: Relay, within: float = 20) -> None:

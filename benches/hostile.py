@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from beside import Bystander, Cost, Scene, handshakes_are_over, measure
+from beside import Bystander, Cost, Scene, against_all_quiet, handshakes_are_over, measure
 from softlan.errors import SoftlanError
 from softlan.lab import Party, census
 from softlan.lab.docs import machine_line, origin_of, replace_between
@@ -288,6 +288,7 @@ async def beside(tool: Path, seconds: float, rate: float, figures: dict[str, Any
             ]
             costs.append(await measure(scene, "all of these at once", together))
             print(f"    {asdict(costs[-1])}", flush=True)
+            costs = against_all_quiet(scene, costs)
         crossed, hears = await cat.reached(), await cat.hears()
         cat.close()
     figures["beside"] = {"costs": [asdict(cost) for cost in costs], "frames_across_rooms": crossed}
