@@ -220,6 +220,11 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
         kept_dev_certificate(path, NAME)
 
 
+def test_a_place_that_cannot_even_be_looked_at_is_named(tmp_path):
+    with pytest.raises(ConfigError, match="cannot look for the dev certificate .*: File name too long"):
+        kept_dev_certificate(tmp_path / f"{'x' * 300}.pem", NAME)
+
+
 def test_a_disk_that_is_full_when_it_is_to_be_kept_is_worth_another_try(tmp_path, monkeypatch):
     path = tmp_path / "state.pem"
     monkeypatch.setattr("softlan.relay.certificates.write_atomically", no_room)

@@ -136,7 +136,11 @@ def kept_dev_certificate(path: Path, name: str, *, now: datetime.datetime | None
     """
     moment = _utc(now)
     key = None
-    if path.exists():
+    try:
+        is_kept = path.exists()
+    except OSError as error:
+        raise file_error(f"cannot look for the dev certificate {path}", error) from error
+    if is_kept:
         kept = load_certificate(path, path, now=moment)
         if _canonical(name) in map(_canonical, kept.names):
             return kept
