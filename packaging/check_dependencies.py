@@ -110,7 +110,9 @@ def rust_faults(
 
 
 _PLACES = 3
-_COMPARATOR = re.compile(r"(>=|<=|>|<|=|\^|~)?\s*([0-9]+(?:\.[0-9]+){0,2})(-[0-9A-Za-z.-]+)?(?:\+[0-9A-Za-z.-]+)?$")
+_COMPARATOR = re.compile(
+    r"(>=|<=|>|<|=|\^|~)?\s*([0-9]+(?:\.[0-9]+){0,2})(-[0-9A-Za-z.-]+)?(?:\+[0-9A-Za-z.-]+)?$"
+)
 
 
 def _ordered(text: str) -> tuple[list[int], bool]:
@@ -162,11 +164,15 @@ def read_advisories(directory: Path) -> list[dict[str, Any]]:
             raise ValueError(f"{path} does not begin with a block of TOML")
         found.append(tomllib.loads(block[1]))
     if not found:
-        raise ValueError(f"{directory} holds no crates/*/RUSTSEC-*.md: is it a checkout of rustsec/advisory-db?")
+        raise ValueError(
+            f"{directory} holds no crates/*/RUSTSEC-*.md: is it a checkout of rustsec/advisory-db?"
+        )
     return found
 
 
-def advised(lock: dict[str, Any], advisories: Iterable[dict[str, Any]], ignored: Collection[str]) -> Iterator[str]:
+def advised(
+    lock: dict[str, Any], advisories: Iterable[dict[str, Any]], ignored: Collection[str]
+) -> Iterator[str]:
     """Name each package of a Cargo.lock that an advisory is about."""
     locked: dict[str, list[str]] = {}
     for package in lock["package"]:
@@ -278,7 +284,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{len(crates)} crates and the Python packages keep to the policy")
         if advisories:
             newest = max(each["advisory"]["date"] for each in advisories)
-            print(f"none of {len(advisories)} advisories, the newest of {newest}, is about one of these crates")
+            print(
+                f"none of {len(advisories)} advisories, the newest of {newest}, is about one of these crates"
+            )
     return 1 if faults else 0
 
 

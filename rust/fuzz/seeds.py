@@ -140,7 +140,10 @@ def super_frames() -> dict[str, bytes]:
     tcp6 = bytes(ether(OTHER) / IPv6(src="fe80::1", dst="fe80::2") / TCP(sport=1, dport=2, flags="PA"))
     udp4 = bytes(ether(OTHER) / IP(src="10.0.0.1", dst="10.0.0.2") / UDP(sport=1, dport=2))
 
-    def note(gso: int, header_len: int, size: int, start: int, offset: int, fill: int, frame: bytes) -> bytes:
+    # The header's fields in their own order, as each call has them on a line.
+    def note(  # noqa: PLR0917
+        gso: int, header_len: int, size: int, start: int, offset: int, fill: int, frame: bytes
+    ) -> bytes:
         return (
             struct.pack("=BBHHHH", 1, gso, header_len, size, start, offset) + struct.pack(">H", fill) + frame
         )

@@ -221,7 +221,7 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
 
 
 def test_a_place_that_cannot_even_be_looked_at_is_named(tmp_path):
-    with pytest.raises(ConfigError, match="cannot look for the dev certificate .*: File name too long"):
+    with pytest.raises(ConfigError, match=r"cannot look for the dev certificate .*: File name too long"):
         kept_dev_certificate(tmp_path / f"{'x' * 300}.pem", NAME)
 
 
