@@ -31,8 +31,8 @@ of silence that is noticed), 0.8 % of the most that any fault sent in a full run
 SPARED_FEW: Final = 3
 """So many may be lost however few there were: as many were while a busy machine had no processor for a frame."""
 LEAK_KIB: Final = 64.0
-"""A part that grows by more in each cycle does not come to an end. Full runs had up to 22 KiB at a load of 6 to 22, and up to 13
-else, as queues and pools came to their size within the first minutes."""
+"""A part that grows by more in each cycle does not come to an end. Full runs had up to 60 KiB, once, and
+most up to 22, as queues and pools came to their size within the first minutes (docs/reliability.md)."""
 
 
 @dataclass
