@@ -220,8 +220,9 @@ class Scene:
                 )
             return Arrived(words, share.enough and (not visits or ended == len(told["readers"])))
 
+        then = f", then {visits} visitors one after the other, to be told of" if visits else ""
         return Attack(
-            f"{READERS} peers that read nothing ({rate:,.0f} frames/s for them, then {visits} visitors to be told of)",
+            f"{READERS} peers that read nothing ({rate:,.0f} frames/s for them{then})",
             mallory,
             lambda: mallory.readers(READERS, count, rate, visits=visits),
             arrived,
