@@ -270,6 +270,15 @@ def test_no_server_name(text):
         parse_server_name(text)
 
 
+@pytest.mark.parametrize("name", ["⑴", "relay.⑴", ".".join(["一搏稞逭堜渫萺驉戸硇蹖噅"] * 8)])
+def test_a_name_that_is_none_in_ascii_is_refused(name):
+    """Its letters are written as such that no name has, or it gets too long."""
+    with pytest.raises(ConfigError, match="is not a host name: in ASCII it is"):
+        parse_server_name(name)
+    with pytest.raises(ConfigError, match="is not a host name: in ASCII it is"):
+        parse_host_port(f"{name}:443")
+
+
 @pytest.mark.parametrize(
     ("part", "option"),
     [

@@ -130,7 +130,7 @@ def parse_host_port(text: str) -> HostPort:
             host = str(ipaddress.IPv6Address(_printable(host)))
         except ValueError as error:
             raise ConfigError(f"{host!r} is not an IPv6 address") from error
-    elif len(host) > 253 or not all(map(_LABEL.fullmatch, host.removesuffix(".").split("."))):
+    elif not _is_host_name(host):
         raise ConfigError(f"{host!r} is not a host name or IP address")
     else:
         _in_ascii(host)
@@ -261,16 +261,27 @@ INVITE_TIME = option_type("time", parse_invite_time)
 VIRTUAL_MAC = option_type("mac", parse_virtual_mac)
 
 
+def _is_host_name(host: str) -> bool:
+    """Say whether a name has a name's lengths and labels (RFC 1035 section 2.3.4)."""
+    return len(host) <= 253 and all(map(_LABEL.fullmatch, host.removesuffix(".").split(".")))
+
+
 def _in_ascii(host: str) -> str:
     """Write a name as name servers and certificates have it: what is in another script in its xn-- form (RFC 3490, as getaddrinfo does)."""
     if host.isascii():
         return host
     try:
-        return host.encode("idna").decode("ascii")
+        written = host.encode("idna").decode("ascii")
     except UnicodeError as error:
         raise ConfigError(
             f"{host!r} is not a host name: it has no form in ASCII", hint="check the spelling"
         ) from error
+    # A letter may be written as several: ⑴ as "(1)". And a name grows by its xn-- forms.
+    if not _is_host_name(written):
+        raise ConfigError(
+            f"{host!r} is not a host name: in ASCII it is {written!r}", hint="check the spelling"
+        )
+    return written
 
 
 def _printable(address: str) -> str:
