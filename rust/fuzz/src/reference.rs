@@ -168,6 +168,9 @@ enum Walked<'a> {
     To { protocol: u8, bytes: &'a [u8], in_fragments: bool },
 }
 
+/// More of them are somebody hiding (RFC 8200 section 4.1 knows seven in a sane packet).
+pub const MAX_EXTENSIONS: usize = 16;
+
 fn walk(packet: &[u8]) -> Walked<'_> {
     if packet.len() < 40 {
         return Walked::Hidden;
@@ -175,7 +178,7 @@ fn walk(packet: &[u8]) -> Walked<'_> {
     let end = packet.len().min(40 + number(packet, 4).unwrap_or(0));
     let packet = &packet[..end];
     let (mut next, mut at, mut in_fragments) = (packet[6], 40, false);
-    for _ in 0..17 {
+    for _ in 0..=MAX_EXTENSIONS {
         let len = match next {
             44 if end < at + 8 => return Walked::Hidden,
             44 if number(packet, at + 2).is_some_and(|offset| offset > 7) => return Walked::Later,
