@@ -90,15 +90,11 @@ fn stranger(data: &[u8], judged: Option<DropReason>) {
         return;
     }
     let Some(net) = &packet.net else { return };
-    let mut hides = false;
-    let v6 = match net {
-        NetSlice::Ipv4(_) => false,
+    let (v6, hides) = match net {
+        NetSlice::Ipv4(_) => (false, false),
         // A length of zero is no length to this parser; the filters believe it, and what they cannot see is suspect to them.
         NetSlice::Ipv6(ip) if ip.header().payload_length() == 0 => return,
-        NetSlice::Ipv6(ip) => {
-            hides = ip.extensions().clone().into_iter().count() > reference::MAX_EXTENSIONS;
-            true
-        }
+        NetSlice::Ipv6(ip) => (true, ip.extensions().clone().into_iter().count() > reference::MAX_EXTENSIONS),
         NetSlice::Arp(_) => {
             assert_eq!(judged, None, "ARP");
             return;
